@@ -1,0 +1,1 @@
+"""The published systems: what they are called and how their numbers are checked."""

@@ -1,0 +1,98 @@
+"""The contract of every backbone: one image in; feature maps, an embedding or logits out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor, nn
+
+from ommatid.models.config import Config
+from ommatid.nn.deploy import deployed_copy
+
+
+class Backbone(nn.Module):
+    """Base of all image backbones. A family sets `channels` and `strides`, and defines `maps` and `embed`.
+
+    Attributes:
+        config: the configuration that the model was built from.
+        channels: C_i of each stage, fine to coarse.
+        strides: image pixels per feature-map cell of each stage.
+        no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    no_decay: tuple[str, ...] = ()
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def embed_dim(self) -> int:
+        """Length D of the embedding."""
+        return self.channels[-1]
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> one channels-last map (B, H_i, W_i, C_i) per stage, fine to coarse."""
+        raise NotImplementedError
+
+    def embed(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, D): the vector that the classifier reads."""
+        raise NotImplementedError
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> one (B, C_i, H_i, W_i) per stage, fine to coarse: views of the channels-last maps."""
+        return [features.permute(0, 3, 1, 2) for features in self.maps(image)]
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, N, C) after the last block, before the final norm; plain models only.
+
+        Raises:
+            ValueError: the model has several resolutions.
+        """
+        if len(self.channels) != 1:
+            raise ValueError(
+                f"{type(self).__name__} has {len(self.channels)} resolutions, so no single token sequence: use features()"
+            )
+        return self.maps(image)[0].flatten(1, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, num_classes), or the embedding where num_classes is 0."""
+        return self.head(self.embed(image))
+
+    def deploy(self) -> Self:
+        """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged."""
+        return deployed_copy(self)
+
+    def save(self, path: str | Path) -> None:
+        """Writes safetensors with the config in the header; `ommatid.load(path)` rebuilds the model."""
+        from ommatid.models.weights import save
+
+        save(self, path)
+
+
+def classifier(dim: int, num_classes: int) -> nn.Module:
+    """(B, dim) -> (B, num_classes), or the identity where num_classes is 0."""
+    return nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> contiguous (B, H, W, C): the one layout change, made on the image itself."""
+    return image.permute(0, 2, 3, 1).contiguous()
+
+
+def doubling_strides(first: int, stages: int) -> tuple[int, ...]:
+    """Strides of a pyramid that halves its resolution between stages."""
+    return tuple(first * 2**stage for stage in range(stages))
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """`n` or `(h, w)` -> `(h, w)`."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def ceil_to_multiple(length: int, multiple: int) -> int:
+    return math.ceil(length / multiple) * multiple

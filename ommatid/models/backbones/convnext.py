@@ -1,0 +1,149 @@
+"""ConvNeXt: a convolutional network with the proportions of a transformer.
+
+"A ConvNet for the 2020s" (arXiv 2201.03545).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_stages
+from ommatid.models.registry import register
+from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.conv import Conv2d, depthwise_conv
+from ommatid.nn.deploy import scale_output_
+from ommatid.nn.embed import PatchEmbed
+from ommatid.nn.feedforward import MLP
+from ommatid.nn.init import init_linear_and_conv_
+from ommatid.nn.residual import Residual, stochastic_depth
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtConfig(Config):
+    """`dims` and `depths` describe the hierarchical form, `dim`, `depth` and `patch_size` the isotropic one."""
+
+    variant: Literal["hierarchical", "isotropic"] = "hierarchical"
+    dims: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    dim: int = 384
+    depth: int = 18
+    patch_size: int = 16
+    layer_scale: float | None = 1e-6
+
+    def check(self) -> None:
+        require_stages(dims=self.dims, depths=self.depths)
+        require(self.dim > 0, "dim", self.dim, "a positive integer")
+        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        return self.dims if self.variant == "hierarchical" else (self.dim,)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        return self.depths if self.variant == "hierarchical" else (self.depth,)
+
+    @property
+    def first_stride(self) -> int:
+        return 4 if self.variant == "hierarchical" else self.patch_size
+
+
+@register("convnext", ConvNeXtConfig)
+class ConvNeXt(Backbone):
+    """ConvNeXt, hierarchical or isotropic. Takes any image of at least one cell in the last stage; sides round down."""
+
+    def __init__(self, config: ConvNeXtConfig) -> None:
+        super().__init__(config)
+        dims, depths = config.stage_dims, config.stage_depths
+        self.channels, self.strides = dims, doubling_strides(config.first_stride, len(dims))
+        rates = stochastic_depth(config.drop_path_rate, depths)
+        stem_norm = LayerNorm(dims[0]) if config.variant == "hierarchical" else None
+        self.stem = PatchEmbed(config.in_channels, dims[0], config.first_stride, norm=stem_norm)
+        self.stages = nn.ModuleList(
+            Stage(
+                Downsample(dims[i - 1], dim) if i else nn.Identity(),
+                [
+                    Residual(dim, SpatialMLP(dim), norm=nn.Identity, layer_scale=config.layer_scale, drop_path=rate)
+                    for rate in rates[i]
+                ],
+            )
+            for i, dim in enumerate(dims)
+        )
+        self.norm = LayerNorm(dims[-1])
+        self.head = classifier(dims[-1], config.num_classes)
+        self.apply(init_linear_and_conv_)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        smallest = self.strides[-1]
+        require(min(image.shape[-2:]) >= smallest, "image size", tuple(image.shape[-2:]), f"at least {smallest} a side")
+        return pyramid(self.stages, self.stem(channels_last(image)))
+
+    def embed(self, image: Tensor) -> Tensor:
+        return self.norm(self.maps(image)[-1].mean((1, 2)))
+
+
+class SpatialMLP(nn.Module):
+    """7x7 depthwise convolution, norm, MLP of ratio 4: (B, H, W, C) -> (B, H, W, C).
+
+    Cost: H W (49 C + 8 C^2) multiply-adds.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = depthwise_conv(dim, 7)
+        self.norm = LayerNorm(dim)
+        self.mlp = MLP(dim, 4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm(self.conv(x)))
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.mlp.fc2, scale)
+
+
+class Downsample(nn.Module):
+    """Norm, then a 2x2 convolution of stride 2: (B, H, W, C_in) -> (B, H // 2, W // 2, C)."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(in_dim)
+        self.conv = Conv2d(in_dim, dim, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+def isotropic(dim: int, depth: int, layer_scale: float | None) -> ConvNeXtConfig:
+    return ConvNeXtConfig(variant="isotropic", dim=dim, depth=depth, layer_scale=layer_scale)
+
+
+VARIANTS = {
+    "convnext_tiny": ConvNeXtConfig(),
+    "convnext_small": ConvNeXtConfig(depths=(3, 3, 27, 3)),
+    "convnext_base": ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
+    "convnext_large": ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
+    "convnext_xlarge": ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
+    "convnext_isotropic_small": isotropic(384, 18, None),
+    "convnext_isotropic_base": isotropic(768, 18, None),
+    "convnext_isotropic_large": isotropic(1024, 36, 1e-6),
+}
+
+REFERENCE_NAMES = [
+    (r"^downsample_layers\.0\.0\.", "stem.proj."),
+    (r"^downsample_layers\.0\.1\.", "stem.norm."),
+    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.norm."),
+    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.conv."),
+    (r"^stem\.(weight|bias)$", r"stem.proj.\1"),
+    (r"^blocks\.(\d+)\.", r"stages.0.\1."),
+    (r"^stages\.(\d+)\.(\d+)\.gamma$", r"stages.\1.blocks.\2.scale.gamma"),
+    (r"^stages\.(\d+)\.(\d+)\.dwconv\.", r"stages.\1.blocks.\2.inner.conv."),
+    (r"^stages\.(\d+)\.(\d+)\.norm\.", r"stages.\1.blocks.\2.inner.norm."),
+    (r"^stages\.(\d+)\.(\d+)\.pwconv([12])\.", r"stages.\1.blocks.\2.inner.mlp.fc\3."),
+]

@@ -1,0 +1,141 @@
+"""Swin: attention inside windows that shift from block to block, on a pyramid of merged patches.
+
+"Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv 2103.14030).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
+from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.registry import register
+from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.embed import PatchEmbed, PatchMerging
+from ommatid.nn.feedforward import MLP
+from ommatid.nn.init import init_linear_
+from ommatid.nn.mixers import WindowAttention
+from ommatid.nn.position import resample_positions
+from ommatid.nn.residual import stochastic_depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinConfig(Config):
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 4
+    dims: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int = 7
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    absolute_position: bool = False
+    patch_norm: bool = True
+
+    def check(self) -> None:
+        require_stages(dims=self.dims, depths=self.depths, heads=self.heads)
+        require_divisible(self.dims, self.heads)
+        require(self.window_size > 0, "window_size", self.window_size, "a positive integer")
+        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of whole patches in the first stage."""
+        height, width = pair(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    def stage_window(self, stage: int) -> tuple[int, int]:
+        """(window, shift) of a stage: one window that covers the shorter side of the map never shifts."""
+        shorter = min(-(-side // 2**stage) for side in self.grid)
+        return (shorter, 0) if shorter <= self.window_size else (self.window_size, self.window_size // 2)
+
+
+@register("swin", SwinConfig)
+class Swin(Backbone):
+    """Swin Transformer, version 1.
+
+    Window sizes and position tables follow `image_size`, as in the reference; images of any other size work too:
+    maps are padded to whole windows, as in the authors' dense prediction code, and absolute positions resampled.
+    """
+
+    no_decay = ("position", "table")
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__(config)
+        dims, norm = config.dims, nn.LayerNorm
+        self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
+        rates = stochastic_depth(config.drop_path_rate, config.depths)
+        self.stem = PatchEmbed(
+            config.in_channels, dims[0], config.patch_size, norm=norm(dims[0]) if config.patch_norm else None
+        )
+        self.position = nn.Parameter(torch.zeros(1, *config.grid, dims[0])) if config.absolute_position else None
+        self.stages = nn.ModuleList(
+            Stage(
+                PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
+                [swin_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
+            )
+            for i, dim in enumerate(dims)
+        )
+        self.norm = norm(dims[-1])
+        self.head = classifier(dims[-1], config.num_classes)
+        self.apply(init_linear_)
+        if self.position is not None:
+            nn.init.trunc_normal_(self.position, std=0.02)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        patches = self.stem(channels_last(image))
+        if self.position is not None:
+            patches = patches + resample_positions(self.position, (patches.shape[1], patches.shape[2]))
+        return pyramid(self.stages, patches)
+
+    def embed(self, image: Tensor) -> Tensor:
+        return self.norm(self.maps(image)[-1]).mean((1, 2))
+
+
+def swin_block(config: SwinConfig, stage: int, index: int, *, drop_path: float) -> Block:
+    dim = config.dims[stage]
+    window, shift = config.stage_window(stage)
+    mixer = WindowAttention(dim, config.heads[stage], window, shift=shift if index % 2 else 0, qkv_bias=config.qkv_bias)
+    return Block(dim, mixer, MLP(dim, int(dim * config.mlp_ratio)), drop_path=drop_path)
+
+
+TINY = SwinConfig()
+SMALL = TINY.replace(depths=(2, 2, 18, 2))
+BASE = SMALL.replace(dims=(128, 256, 512, 1024), heads=(4, 8, 16, 32))
+LARGE = SMALL.replace(dims=(192, 384, 768, 1536), heads=(6, 12, 24, 48))
+
+VARIANTS = {
+    "swin_tiny": TINY,
+    "swin_small": SMALL,
+    "swin_base": BASE,
+    "swin_base_window12_384": BASE.replace(image_size=384, window_size=12),
+    "swin_large": LARGE,
+    "swin_large_window12_384": LARGE.replace(image_size=384, window_size=12),
+    "swin_tiny_c24": TINY.replace(image_size=256, window_size=8, heads=(4, 8, 16, 32)),
+}
+
+REFERENCE_NAMES = [
+    (r"^patch_embed\.", "stem."),
+    (r"^absolute_pos_embed$", "position"),
+    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
+    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
+    (r"^layers\.(\d+)\.", r"stages.\1."),
+    (r"\.norm1\.", ".token.norm."),
+    (r"\.norm2\.", ".channel.norm."),
+    (r"\.attn\.relative_position_bias_table", ".token.inner.bias.table"),
+    (r"\.attn\.", ".token.inner."),
+    (r"\.mlp\.", ".channel.inner."),
+]
+
+REFERENCE_IGNORED = [r"\.relative_position_index$", r"\.attn_mask$"]
+
+
+def convert_reference(state: dict[str, Tensor], model: Swin) -> dict[str, Tensor]:
+    """Gives the absolute position table, stored as a sequence, its two axes."""
+    table = state.get("absolute_pos_embed")
+    if table is None or table.shape[1] != model.config.grid[0] * model.config.grid[1]:
+        return state
+    return state | {"absolute_pos_embed": table.unflatten(1, model.config.grid)}

@@ -1,0 +1,79 @@
+"""Loading the weights of a published reference implementation, by its own parameter names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.models.registry import family_of
+
+
+@dataclass
+class LoadReport:
+    """What became of a reference state dict. Names in `unexpected` are the reference's, the others ours."""
+
+    placed: int = 0
+    unexpected: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.unexpected or self.missing or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f"{self.placed} tensors placed"]
+        for label in ("unexpected", "missing", "mismatched"):
+            names = getattr(self, label)
+            lines += (
+                [f"{len(names)} {label}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"] if names else []
+            )
+        return "; ".join(lines)
+
+
+def load_reference(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
+    """Places the state dict of the reference implementation (tensors or NumPy arrays, its own names) in `model`.
+
+    Names go through the family's REFERENCE_NAMES, in order; shapes that differ only in axes of length 1
+    (a 1x1 convolution stored where we have a linear layer) are reshaped. Nothing is guessed beyond that.
+
+    Returns:
+        What was placed and what could not be; `report.complete` is True when every tensor found its place.
+    """
+    module = family_of(model).module
+    tensors = {name: torch.as_tensor(value) for name, value in state.items() if not _ignored(module, name)}
+    if hasattr(module, "convert_reference"):
+        tensors = module.convert_reference(tensors, model)
+    sources = {rename(name, getattr(module, "REFERENCE_NAMES", [])): name for name in tensors}
+    targets = model.state_dict()
+
+    report = LoadReport(missing=[name for name in targets if name not in sources])
+    for name, source in sources.items():
+        if name not in targets:
+            report.unexpected.append(source)
+        elif not _same_but_for_unit_axes(targets[name], tensors[source]):
+            report.mismatched.append(f"{name} {tuple(targets[name].shape)} <- {source} {tuple(tensors[source].shape)}")
+        else:
+            targets[name].copy_(tensors[source].reshape(targets[name].shape))
+            report.placed += 1
+    return report
+
+
+def rename(name: str, rules: list[tuple[str, Any]]) -> str:
+    """Applies every (regex, replacement) in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _ignored(module: Any, name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in getattr(module, "REFERENCE_IGNORED", []))
+
+
+def _same_but_for_unit_axes(ours: Tensor, theirs: Tensor) -> bool:
+    return [n for n in ours.shape if n != 1] == [n for n in theirs.shape if n != 1]

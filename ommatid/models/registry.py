@@ -1,0 +1,124 @@
+"""Which models exist: families register themselves, variants are their published configurations.
+
+A family is one module. Its model class carries the decorator `@register("id", ConfigClass)`; the module may also define
+
+    VARIANTS: dict[str, Config]             published configurations by name
+    REFERENCE_NAMES: list[(regex, text)]    the reference implementation's parameter names -> ours (models/reference.py)
+    REFERENCE_IGNORED: list[regex]          derived entries of the reference's state that are not parameters
+    convert_reference(state, model)         for what renaming can't say: changes of shape or layout
+    reference_outputs(model, **inputs)      named outputs of the reference cases beyond the contract (workflows/verify.py)
+
+Other packages add families through the entry point group `ommatid.models`: each entry names such a module.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ommatid.models.config import Config, suggest
+
+ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registered architecture: its id in the catalogue, its config class and its model class."""
+
+    id: str
+    config: type[Config]
+    model: type[nn.Module]
+
+    @property
+    def module(self) -> ModuleType:
+        return sys.modules[self.model.__module__]
+
+    @property
+    def variants(self) -> dict[str, Config]:
+        return getattr(self.module, "VARIANTS", {})
+
+
+_families: dict[str, Family] = {}
+
+
+def register(id: str, config: type[Config]) -> Callable[[ModelClass], ModelClass]:
+    """Class decorator: makes a model class known under its catalogue id."""
+
+    def add(model: ModelClass) -> ModelClass:
+        if id in _families and _families[id].model.__module__ != model.__module__:
+            raise ValueError(f"family {id!r} is already registered by {_families[id].model.__module__}")
+        _families[id] = Family(id, config, model)
+        return model
+
+    return add
+
+
+def families() -> dict[str, Family]:
+    """Every registered family by id, sorted."""
+    _discover()
+    return dict(sorted(_families.items()))
+
+
+@cache
+def _discover() -> None:
+    import ommatid.models as package
+
+    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(info.name)
+    for entry in entry_points(group="ommatid.models"):
+        entry.load()
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered variants that match a wildcard pattern such as `"swin_*"`, sorted."""
+    names = [name for family in families().values() for name in family.variants]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def find(name: str) -> tuple[Family, Config]:
+    """The family and the config that a variant or family name stands for.
+
+    Raises:
+        ValueError: no such model; with close matches.
+    """
+    for family in families().values():
+        if name in family.variants:
+            return family, family.variants[name]
+    if name in _families:
+        return _families[name], _families[name].config()
+    known = [*_families, *list_models()]
+    raise ValueError(f"no model is called {name!r}{suggest(name, known)}; `ommatid models` lists all")
+
+
+def create_model(name: str, **overrides: Any) -> nn.Module:
+    """Builds a registered variant (`"swin_tiny"`) or a family (`"swin"`), with config fields overridden.
+
+    The model has fresh weights, in training mode.
+
+    Raises:
+        ValueError: unknown model or field (with close matches), or an impossible value (names field, value, what is allowed).
+    """
+    family, config = find(name)
+    return family.model(config.replace(**overrides))
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family that a model instance belongs to.
+
+    Raises:
+        ValueError: the model's class is not registered.
+    """
+    for family in families().values():
+        if type(model) is family.model:
+            return family
+    raise ValueError(f"{type(model).__name__} is not a registered model class")

@@ -1,0 +1,1 @@
+"""Parts of models: token mixers, channel mixers, embeddings, positions, residual branches."""

@@ -1,0 +1,61 @@
+"""The block that most architectures share, and the stage that stacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from ommatid.nn.residual import MakeNorm, Residual
+
+
+class Block(nn.Module):
+    """Pre-norm block: a residual branch around the token mixer, then one around the channel mixer.
+
+    (B, ..., C) -> (B, ..., C); the spatial axes are whatever the token mixer takes. Arguments as in `Residual`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        channel_mixer: nn.Module,
+        *,
+        norm: MakeNorm = nn.LayerNorm,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.token = Residual(dim, mixer, norm=norm, layer_scale=layer_scale, drop_path=drop_path)
+        self.channel = Residual(dim, channel_mixer, norm=norm, layer_scale=layer_scale, drop_path=drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channel(self.token(x))
+
+
+class Stage(nn.Module):
+    """One resolution of a pyramid: (B, H, W, C_in) -> (B, H', W', C).
+
+    Args:
+        downsample: what leads here from the stage above.
+        blocks: applied one after another.
+        norm: at the end of the stage, where the architecture has one there.
+    """
+
+    def __init__(self, downsample: nn.Module, blocks: Iterable[nn.Module], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = norm or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.blocks(self.downsample(x)))
+
+
+def pyramid(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """The output of each stage, every one fed with the output of the one before."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps

@@ -1,0 +1,31 @@
+"""Making an inference copy: every part folds what is constant once training is over."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@torch.no_grad()
+def deployed_copy(model: Model) -> Model:
+    """A copy in evaluation mode in which every part that defines `deploy_()` has folded itself, inner parts first."""
+    deployed = copy.deepcopy(model).eval()
+    for part in reversed(list(deployed.modules())):
+        if hasattr(part, "deploy_"):
+            part.deploy_()
+    deployed.requires_grad_(False)
+    deployed.deployed = True
+    return deployed
+
+
+@torch.no_grad()
+def scale_output_(layer: nn.Linear | nn.Conv2d, scale: Tensor) -> None:
+    """Multiplies every output channel of a linear or convolution layer by `scale`, inside its weights."""
+    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+    if layer.bias is not None:
+        layer.bias.mul_(scale)

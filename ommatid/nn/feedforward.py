@@ -1,0 +1,53 @@
+"""Channel mixers: what happens at every position by itself (or nearly so)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ommatid.nn.conv import depthwise_conv
+from ommatid.nn.deploy import scale_output_
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between: (..., C) -> (..., C).
+
+    Cost: 2 r H W C^2 multiply-adds, with r = hidden / C.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = act or nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.fc2, scale)
+
+
+class ConvMLP(nn.Module):
+    """An MLP with a 3x3 depthwise convolution before its activation: (B, H, W, C) -> (B, H, W, C).
+
+    From PVT v2 (arXiv 2106.13797). Cost: H W (2 r C^2 + 9 r C) multiply-adds, with r = hidden / C.
+
+    Args:
+        dim: C.
+        hidden: width between the two linear layers.
+        expand_act: a further activation, between the first linear layer and the convolution.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, expand_act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.expand_act = expand_act or nn.Identity()
+        self.conv = depthwise_conv(hidden, 3)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.conv(self.expand_act(self.fc1(x)))))
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.fc2, scale)

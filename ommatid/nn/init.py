@@ -1,0 +1,33 @@
+"""Initial weights, as functions for `model.apply(...)`: each changes the layers it is about and leaves the others."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+
+def init_linear_(layer: nn.Module) -> None:
+    """Linear layers: weights from N(0, 0.02), cut at +-2; biases 0."""
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_linear_and_conv_(layer: nn.Module) -> None:
+    """Linear layers and convolutions: weights from N(0, 0.02), cut at +-2; biases 0."""
+    init_linear_(layer)
+    if isinstance(layer, nn.Conv2d):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_conv_fan_out_(layer: nn.Module) -> None:
+    """Convolutions: weights from N(0, 2 / fan_out), fan_out counted per group; biases 0."""
+    if isinstance(layer, nn.Conv2d):
+        fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

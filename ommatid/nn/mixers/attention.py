@@ -1,0 +1,37 @@
+"""Global multi-head self-attention: every token looks at every token."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ommatid.nn.deploy import scale_output_
+from ommatid.ops.attention import attend
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all positions: (B, ..., C) -> (B, ..., C), whatever the axes between.
+
+    "Attention Is All You Need" (arXiv 1706.03762); on image tokens: ViT (arXiv 2010.11929).
+    Cost: 4 H W C^2 + 2 (H W)^2 C multiply-adds.
+
+    Args:
+        dim: C.
+        heads: number of heads; divides C.
+        qkv_bias: bias of the joint query, key and value projection, which is ordered (3, heads, C / heads).
+        bias: a module that gives what is added to the scaled scores, (heads, N, N).
+    """
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True, bias: nn.Module | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.bias = bias
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        mixed = attend(query, key, value, bias=None if self.bias is None else self.bias())
+        return self.proj(mixed).view(x.shape)
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.proj, scale)

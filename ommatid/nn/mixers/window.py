@@ -1,0 +1,65 @@
+"""Window attention: tokens look only at tokens of their own window, which may be shifted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.nn.deploy import scale_output_
+from ommatid.nn.position import RelativePositionBias
+from ommatid.ops.attention import attend
+from ommatid.ops.windows import merge, pad_to_multiple, partition, shift_regions
+
+# Added to the scores of pairs that were no neighbours before the shift; the reference's constant.
+MASKED = -100.0
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside (shifted) windows with a relative position bias: (B, H, W, C) -> (B, H, W, C).
+
+    Swin Transformer (arXiv 2103.14030). Maps that are no multiple of the window are zero-padded at the bottom and right,
+    as in the authors' dense prediction code. Cost: 4 H W C^2 + 2 M^2 H W C multiply-adds for windows of M x M.
+
+    Args:
+        dim: C.
+        heads: number of heads; divides C.
+        window_size: M.
+        shift: of the windows against the map's corner, in tokens.
+        qkv_bias: bias of the joint query, key and value projection.
+    """
+
+    def __init__(self, dim: int, heads: int, window_size: int, *, shift: int = 0, qkv_bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = (window_size, window_size)
+        self.shift = shift
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.bias = RelativePositionBias(self.window, heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        padded = pad_to_multiple(x, self.window)
+        size = (padded.shape[1], padded.shape[2])
+        shifted = padded.roll((-self.shift, -self.shift), (1, 2)) if self.shift else padded
+        mixed = merge(self.attend_windows(partition(shifted, self.window), size), self.window, size)
+        restored = mixed.roll((self.shift, self.shift), (1, 2)) if self.shift else mixed
+        return restored[:, :height, :width]
+
+    def attend_windows(self, windows: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, windows, N, C) -> the same; size is that of the whole (padded) map."""
+        batch, count, tokens, _ = windows.shape
+        query, key, value = self.qkv(windows.flatten(0, 1)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        bias = self.bias()
+        if self.shift:
+            bias = (bias + self.shift_mask(size, bias)).expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        return self.proj(attend(query, key, value, bias=bias)).view(batch, count, tokens, -1)
+
+    def shift_mask(self, size: tuple[int, int], like: Tensor) -> Tensor:
+        """(windows, 1, N, N): 0 for pairs that may meet, MASKED for the others."""
+        regions = shift_regions(size, self.window, (self.shift, self.shift)).to(like.device)
+        foreign = regions[:, None, :, None] != regions[:, None, None, :]
+        return torch.zeros_like(foreign, dtype=like.dtype).masked_fill_(foreign, MASKED)
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.proj, scale)

@@ -1,0 +1,81 @@
+"""Residual branches: x + drop(scale * inner(norm(x))), with layer scale and stochastic depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+MakeNorm = Callable[[int], nn.Module]
+
+
+class Residual(nn.Module):
+    """One residual branch around `inner`: (B, ..., C) -> (B, ..., C).
+
+    Args:
+        dim: C.
+        inner: the token mixer, channel mixer or whatever the branch computes.
+        norm: makes the norm of a width in front of `inner`; `nn.Identity` for none.
+        layer_scale: initial value of the factor per channel; None where the factor does not exist.
+        drop_path: stochastic depth rate.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        inner: nn.Module,
+        *,
+        norm: MakeNorm = nn.LayerNorm,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = norm(dim)
+        self.inner = inner
+        self.scale = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.scale(self.inner(self.norm(x))))
+
+    def deploy_(self) -> None:
+        if isinstance(self.scale, LayerScale) and hasattr(self.inner, "scale_output_"):
+            self.inner.scale_output_(self.scale.gamma)
+            self.scale = nn.Identity()
+
+
+class DropPath(nn.Module):
+    """Stochastic depth per sample (arXiv 1603.09382): drops a whole branch in training, rescales the kept ones."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        shape = (branch.shape[0],) + (1,) * (branch.dim() - 1)
+        return branch * torch.bernoulli(torch.full(shape, keep, dtype=branch.dtype, device=branch.device)).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (arXiv 2103.17239): (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, value: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), value))
+
+    def forward(self, branch: Tensor) -> Tensor:
+        return branch * self.gamma
+
+
+def stochastic_depth(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Drop-path rates that rise linearly from 0 at the first block to `rate` at the last, by stage and block."""
+    last = max(sum(depths) - 1, 1)
+    rates = iter([rate * block / last for block in range(sum(depths))])
+    return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -1,0 +1,23 @@
+"""The attention core: softmax(q k^T * scale + bias) v."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Multi-head attention on heads that are still side by side, as a projection leaves them.
+
+    Args:
+        query: (B, N, heads, d). key: (B, M, heads, d). value: (B, M, heads, e).
+        bias: added to the scaled scores, broadcastable to (B, heads, N, M).
+        scale: of the scores; d ** -0.5 where None.
+
+    Returns:
+        (B, N, heads * e), heads concatenated in order.
+    """
+    heads_first = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(*heads_first, attn_mask=bias, scale=scale).transpose(1, 2).flatten(2)

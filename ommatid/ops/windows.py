@@ -1,0 +1,43 @@
+"""Cutting a map into windows and putting it together again."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad_to_multiple(features: Tensor, multiple: tuple[int, int]) -> Tensor:
+    """Zero-pads (B, H, W, C) at the bottom and right until both sides are multiples of `multiple`."""
+    height, width = features.shape[1:3]
+    bottom, right = -height % multiple[0], -width % multiple[1]
+    return F.pad(features, (0, 0, 0, right, 0, bottom)) if bottom or right else features
+
+
+def partition(features: Tensor, window: tuple[int, int]) -> Tensor:
+    """(B, H, W, C) -> (B, windows, window tokens, C), both row-major; H and W are multiples of the window."""
+    batch, height, width, channels = features.shape
+    rows, columns = window
+    grid = features.view(batch, height // rows, rows, width // columns, columns, channels)
+    return grid.transpose(2, 3).reshape(batch, -1, rows * columns, channels)
+
+
+def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Undoes `partition`: (B, windows, window tokens, C) -> (B, H, W, C) where size is (H, W)."""
+    (rows, columns), (height, width) = window, size
+    grid = windows.reshape(len(windows), height // rows, width // columns, rows, columns, windows.shape[-1])
+    return grid.transpose(2, 3).reshape(len(windows), height, width, -1)
+
+
+def shift_regions(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """Which tokens of a cyclically shifted map were neighbours before the shift.
+
+    Returns:
+        (windows, window tokens) integer labels: tokens of one window may meet only where their labels are equal.
+    """
+    rows, columns = (
+        torch.bucketize(torch.arange(length), torch.tensor([length - step, length - offset]), right=True)
+        for length, step, offset in zip(size, window, shift, strict=True)
+    )
+    labels = 3 * rows[:, None] + columns[None, :]
+    return partition(labels[None, :, :, None], window)[0, :, :, 0]

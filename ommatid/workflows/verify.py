@@ -1,0 +1,166 @@
+"""verify: does each architecture answer as its reference implementation did?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.catalog import parity
+from ommatid.models import Backbone, Family, create_model, families, load_reference
+from ommatid.models.config import suggest
+
+
+@dataclass
+class CaseResult:
+    """What became of one reference case: the worst error of each output and gradient, relative to its largest magnitude."""
+
+    system: str
+    case: str
+    rtol: float
+    errors: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors.values(), default=float("inf"))
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is None and self.worst <= self.rtol
+
+
+@dataclass
+class CountResult:
+    """The parameter count of one published variant against the measured one."""
+
+    system: str
+    variant: str
+    expected: int
+    found: int | None
+    problem: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.found == self.expected
+
+
+def verify(
+    ids: Iterable[str] = (), *, cases: str | Path, json_path: str | Path | None = None
+) -> list[CaseResult | CountResult]:
+    """Runs every reference case and counts every published variant's parameters.
+
+    Args:
+        ids: systems to verify; all registered ones that have cases where empty.
+        cases: a folder with one folder `ID/cases.json` + `*.npz` for each system.
+        json_path: where to write the results as JSON.
+
+    Raises:
+        ValueError: the folder has no cases, or an id is unknown or has none.
+    """
+    results: list[CaseResult | CountResult] = []
+    for id in chosen_systems(list(ids), Path(cases)):
+        results += [check_case(id, Path(cases) / id, name) for name in case_names(Path(cases) / id)]
+        results += check_published(families()[id], Path(cases) / id)
+    if json_path is not None:
+        rows = [asdict(result) | {"ok": result.ok} for result in results]
+        Path(json_path).write_text(json.dumps(rows, indent=1) + "\n")
+    return results
+
+
+def chosen_systems(ids: list[str], cases: Path) -> list[str]:
+    available = systems_with_cases(cases)
+    for id in ids:
+        if id not in families():
+            raise ValueError(f"no system {id!r} is implemented here{suggest(id, families())}")
+        if id not in available:
+            raise ValueError(f"{cases} holds no cases of {id!r}{suggest(id, available)}")
+    return ids or [id for id in available if id in families()]
+
+
+def systems_with_cases(cases: Path) -> list[str]:
+    """Raises ValueError where the folder holds no cases at all."""
+    if not cases.is_dir():
+        raise ValueError(f"no folder {cases}: --cases takes a folder with one folder ID/cases.json for each system")
+    found = sorted(path.parent.name for path in cases.glob("*/cases.json"))
+    if not found:
+        raise ValueError(f"{cases} holds no cases: expected one folder ID/cases.json for each system")
+    return found
+
+
+def case_names(folder: Path) -> list[str]:
+    return [row["name"] for row in parity.load_header(folder)["cases"]]
+
+
+def check_case(id: str, folder: Path, name: str) -> CaseResult:
+    """Builds the case's model with the reference's weights and compares every output and gradient."""
+    result = CaseResult(id, name, rtol=float("nan"))
+    try:
+        case = parity.load_case(folder, name)
+        result.rtol = case.rtol
+        model = create_model(id, **case.config).eval()
+        report = load_reference(model, case.state())
+        if not report.complete:
+            result.problem = str(report)
+            return result
+        result.errors = case.compare(answers(families()[id], model, case))
+    except Exception as error:  # a broken case must not hide the results of the others
+        result.problem = f"{type(error).__name__}: {error}"
+    return result
+
+
+def answers(family: Family, model: nn.Module, case: parity.Case) -> dict[str, Any]:
+    """Our value for every output of the case, and for its gradients as "grad/INPUT"."""
+    inputs = {name: torch.from_numpy(value) for name, value in case.inputs().items()}
+    for name in case.grads:
+        inputs[name].requires_grad_()
+    outputs = named_outputs(family, model, inputs, list(case.outputs))
+    missing = [name for name in case.outputs if name not in outputs]
+    if missing:
+        raise ValueError(f"{family.id} does not give the outputs {missing}: name them in its reference_outputs()")
+    mine = {name: outputs[name].detach().numpy() for name in case.outputs}
+    if case.grads:
+        target = outputs[case.grad_of]
+        probe = torch.from_numpy(parity.probe(case.grad_of, tuple(target.shape)))
+        grads = torch.autograd.grad((target * probe).sum(), [inputs[name] for name in case.grads])
+        mine |= {f"grad/{name}": grad.numpy() for name, grad in zip(case.grads, grads, strict=True)}
+    return mine
+
+
+def named_outputs(family: Family, model: nn.Module, inputs: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
+    """What the contract calls `logits`, `stageI` and `tokens`, and whatever else the family names itself."""
+    outputs: dict[str, Tensor] = {}
+    if hasattr(family.module, "reference_outputs"):
+        outputs |= family.module.reference_outputs(model, **inputs)
+    if any(name.startswith("stage") and name not in outputs for name in wanted):
+        outputs |= {f"stage{index}": stage for index, stage in enumerate(model.features(**inputs))} | outputs
+    if "tokens" in wanted and "tokens" not in outputs:
+        outputs["tokens"] = model.tokens(**inputs)
+    if all(name in outputs for name in wanted):
+        return outputs
+    answer = model(**inputs)
+    if isinstance(answer, dict):
+        return answer | outputs
+    name = "logits" if isinstance(model, Backbone) else next(name for name in wanted if name not in outputs)
+    return {name: answer} | outputs
+
+
+def check_published(family: Family, folder: Path) -> list[CountResult]:
+    """Counts the parameters of every published variant, built without memory on the meta device."""
+    results = []
+    for row in parity.load_header(folder).get("published", []):
+        result = CountResult(family.id, row["name"], row.get("parameters"), None)
+        try:
+            with torch.device("meta"):
+                model = create_model(family.id, **row["config"])
+            result.found = sum(parameter.numel() for parameter in model.parameters())
+        except ValueError as error:
+            result.problem = str(error)
+        if result.expected is not None:
+            results.append(result)
+    return results
