@@ -1,0 +1,93 @@
+"""The page of one evaluated model: how good, how sure of itself, and where it is wrong."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from ommatid.report.confusion import confused_pairs, confusion_array, confusion_figure
+from ommatid.report.figure import NEUTRAL, PALETTE, figure, new_figure
+from ommatid.report.formats import count, fixed, is_number, percent, plain
+from ommatid.report.page import Section, element, facts, page
+from ommatid.report.table import Column, sortable_table
+
+Row = Mapping[str, Any]
+
+
+def evaluate_page(result: Row) -> str:
+    """The self-contained HTML page of an evaluation.
+
+    Raises ValueError where the confusion matrix does not fit the classes or a mistake's image is not a data URI.
+    """
+    matrix = confusion_array(result["confusion"], result["classes"])
+    headline = {
+        "Accuracy": percent(result["accuracy"]),
+        "Top 5": percent(result["top5"]),
+        "Loss": fixed(result["loss"]),
+        "Calibration error": percent(result["calibration_error"]),
+        "Images": plain(result["samples"]),
+    }
+    sections = [
+        Section("Summary", [facts(headline, class_="cards")]),
+        Section("Per class", [_per_class(result["per_class"])]),
+        Section("Confusion", [confusion_figure(matrix, result["classes"]), confused_pairs(matrix, result["classes"])]),
+        Section("Calibration", [_reliability(result["reliability"])]),
+        Section("Worst mistakes", [_gallery(result["mistakes"])]),
+        Section("Machine", [facts(result["machine"])]),
+        Section("Settings", [facts(result["settings"])]),
+    ]
+    return page(f"Evaluation of {result['model']}", f"{result['data']}, {len(result['classes'])} classes", sections)
+
+
+def _per_class(rows: Sequence[Row]) -> Markup:
+    columns = [
+        Column("Class", "name"),
+        Column("Precision", "precision", percent, best=max),
+        Column("Recall", "recall", percent, best=max),
+        Column("F1", "f1", percent, best=max),
+        Column("Images", "support", count),
+    ]
+    return sortable_table(columns, rows, "Precision, recall and F1 of every class")
+
+
+def _reliability(bins: Sequence[Row]) -> Markup:
+    known = [row for row in bins if row["count"] and is_number(row["accuracy"]) and is_number(row["confidence"])]
+    if not known:
+        return element("p", "No predictions to judge.", class_="note")
+    largest = max(row["count"] for row in known)
+    plot = new_figure("Confidence", "Accuracy")
+    plot.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "dash": "dash", "width": 1.5}, hoverinfo="skip"
+    )
+    plot.add_scatter(
+        x=[row["confidence"] for row in known],
+        y=[row["accuracy"] for row in known],
+        customdata=[row["count"] for row in known],
+        mode="lines+markers",
+        line={"color": PALETTE[0], "width": 2},
+        marker={"size": [7 + 17 * math.sqrt(row["count"] / largest) for row in known], "opacity": 0.9},
+        cliponaxis=False,
+        hovertemplate="confidence %{x:.1%}<br>accuracy %{y:.1%}<br>%{customdata} images<extra></extra>",
+    )
+    plot.update_xaxes(range=[0, 1.03], tickformat=".0%")
+    plot.update_yaxes(range=[0, 1.05], tickformat=".0%")
+    note = "A calibrated model lies on the dashed line; below it, it is too sure of itself. Larger points: more images."
+    return figure(plot, "Reliability", note, height=400)
+
+
+def _gallery(mistakes: Sequence[Row]) -> Markup:
+    if not mistakes:
+        return element("p", "No mistakes.", class_="note")
+    return element("div", *(_mistake(mistake) for mistake in mistakes), class_="gallery")
+
+
+def _mistake(mistake: Row) -> Markup:
+    if not mistake["image"].startswith("data:image/"):
+        raise ValueError(f"mistakes: the image of {mistake['path']} must be a data URI (data:image/...)")
+    picture = element(
+        "img", src=mistake["image"], alt=f"{mistake['truth']} taken for {mistake['prediction']}", loading="lazy"
+    )
+    answer = element("strong", f"{mistake['prediction']}, {percent(mistake['confidence'])}")
+    caption = element("figcaption", answer, f"is {mistake['truth']}", title=mistake["path"])
+    return element("figure", picture, caption)
