@@ -1,0 +1,28 @@
+"""Where images come from, and how they become batches."""
+
+from ommatid.data.augment import MEAN, STD, Augmentation, ImageTransform, batch_mix, eval_transform, train_transform
+from ommatid.data.classification import ImageData, open_data, open_evaluation
+from ommatid.data.errors import DataError, Skipped
+from ommatid.data.images import Images, open_images
+from ommatid.data.loader import Loader, make_loader
+from ommatid.data.samples import Samples
+
+__all__ = [
+    "MEAN",
+    "STD",
+    "Augmentation",
+    "DataError",
+    "ImageData",
+    "ImageTransform",
+    "Images",
+    "Loader",
+    "Samples",
+    "Skipped",
+    "batch_mix",
+    "eval_transform",
+    "make_loader",
+    "open_data",
+    "open_evaluation",
+    "open_images",
+    "train_transform",
+]

@@ -1,0 +1,118 @@
+"""Batches that depend on nothing but (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from ommatid.data.augment import BatchMix, ImageTransform
+from ommatid.data.errors import DataError
+from ommatid.data.samples import Samples
+
+Key = tuple[int, int]
+"""(epoch, index): a sample as seen in an epoch. It carries the epoch into workers that were started before it."""
+
+
+class EpochSampler(DistributedSampler):
+    """Yields (epoch, index) of one rank's share. Rank or not, `set_epoch` (which Lightning calls) chooses the order.
+
+    The k-th batches of all ranks together hold what the k-th batch of one process with a batch as large as all would.
+    As in its base class, indices are repeated at the end so that every rank has as many.
+    """
+
+    def __iter__(self) -> Iterator[Key]:
+        for index in super().__iter__():
+            yield self.epoch, index
+
+
+class Batches(Dataset):
+    """Fetches whole batches: images (B, 3, size, size) float and labels (B,), or what `mix` makes of them."""
+
+    def __init__(self, samples: Samples, transform: ImageTransform, seed: int, mix: BatchMix | None) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.seed = seed
+        self.mix = mix
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor]:
+        """Read, augment and stack. The global generator, which dropout draws from, is left as it was found."""
+        images, labels = [], []
+        with torch.random.fork_rng(devices=[]):
+            for epoch, index in keys:
+                _seed_generator(self.seed, epoch, index)
+                image, label = self.samples.tensor(index)
+                images.append(self.transform.pixels(image))
+                labels.append(label)
+            batch = self.transform.normalize(torch.stack(images)), torch.tensor(labels)
+            if self.mix is None:
+                return batch
+            epoch, first = keys[0]
+            _seed_generator(self.seed, epoch, -1 - first)
+            return self.mix(*batch)
+
+
+class Loader(DataLoader):
+    """A DataLoader that can be told the epoch."""
+
+    sampler: EpochSampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the next pass."""
+        self.sampler.set_epoch(epoch)
+
+
+def make_loader(
+    samples: Samples,
+    transform: ImageTransform,
+    *,
+    batch: int,
+    shuffle: bool,
+    seed: int,
+    workers: int = 0,
+    drop_last: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
+    mix: BatchMix | None = None,
+) -> Loader:
+    """A loader of (images (batch, 3, size, size) float, labels (batch,) int64), mixed by `mix` where given.
+
+    Order and augmentation depend on (seed, epoch, index) only: not on `workers`, nor on what ran before. `set_epoch`
+    starts another epoch. `batch` is one rank's; `ranks` processes, of which this is `rank`, share the samples.
+    Raises DataError for a batch below 1, or one that drop_last leaves without any batch.
+    """
+    if batch < 1:
+        raise DataError(f"batch is {batch}; allowed: 1 or more")
+    if drop_last and len(samples) < batch * ranks:
+        raise DataError(
+            f"{len(samples)} training images do not fill one batch of {batch} on {ranks} process(es); "
+            f"choose a batch of {max(len(samples) // ranks, 1)} or less"
+        )
+    sampler = EpochSampler(samples, num_replicas=ranks, rank=rank, shuffle=shuffle, seed=zlib.crc32(b"%d" % seed))
+    return Loader(
+        Batches(samples, transform, seed, mix),
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_fetched,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=drop_last,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),  # its own, so that a pass takes nothing from the global one
+    )
+
+
+def _as_fetched(batch: Any) -> Any:
+    return batch
+
+
+def _seed_generator(seed: int, epoch: int, index: int) -> None:
+    # torch.manual_seed visits every accelerator and takes a hundred times as long.
+    torch.default_generator.manual_seed(zlib.crc32(b"%d %d %d" % (seed, epoch, index)))
