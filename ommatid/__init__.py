@@ -1,7 +1,7 @@
 """ommatid: choose, train and trust a vision model.
 
-Models and weights are here at once; the verbs (`train`, `evaluate`, `predict`, `compare`, `bench`, `verify`) are imported on
-first use, because training libraries take seconds to load and `create_model` should not wait for them.
+Models and weights are here at once; the verbs (`train`, `evaluate`, `predict`, `compare`, `bench`, `verify`) are
+imported on first use, because training libraries take seconds to load and `create_model` should not wait for them.
 """
 
 from importlib import import_module

@@ -22,9 +22,12 @@ class Backbone(nn.Module):
         no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
     """
 
+    config: Config
+    head: nn.Module
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     no_decay: tuple[str, ...] = ()
+    deployed: bool = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> one (B, C_i, H_i, W_i) per stage, fine to coarse: views of the channels-last maps."""
+        """(B, in_channels, H, W) -> one (B, C_i, H_i, W_i) per stage, fine to coarse; views of channels-last maps."""
         return [features.permute(0, 3, 1, 2) for features in self.maps(image)]
 
     def tokens(self, image: Tensor) -> Tensor:
@@ -54,9 +57,8 @@ class Backbone(nn.Module):
             ValueError: the model has several resolutions.
         """
         if len(self.channels) != 1:
-            raise ValueError(
-                f"{type(self).__name__} has {len(self.channels)} resolutions, so no single token sequence: use features()"
-            )
+            count = len(self.channels)
+            raise ValueError(f"{type(self).__name__} has {count} resolutions, no single token sequence: use features()")
         return self.maps(image)[0].flatten(1, 2)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -64,8 +66,13 @@ class Backbone(nn.Module):
         return self.head(self.embed(image))
 
     def deploy(self) -> Self:
-        """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged."""
-        return deployed_copy(self)
+        """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged.
+
+        Its parameters are no longer those of the config: save the model itself, and deploy again after loading.
+        """
+        deployed = deployed_copy(self)
+        deployed.deployed = True
+        return deployed
 
     def save(self, path: str | Path) -> None:
         """Writes safetensors with the config in the header; `ommatid.load(path)` rebuilds the model."""

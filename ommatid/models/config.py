@@ -18,7 +18,8 @@ class Config:
     read back from a file equals the one that was written.
 
     Raises:
-        ValueError: a value is not of the declared type, or a family's own check fails; names field, value and what is allowed.
+        ValueError: a value is not of the declared type, or a family's own check fails; it names the field, the value
+            and what is allowed.
     """
 
     in_channels: int = 3

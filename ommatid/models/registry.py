@@ -6,7 +6,7 @@ A family is one module. Its model class carries the decorator `@register("id", C
     REFERENCE_NAMES: list[(regex, text)]    the reference implementation's parameter names -> ours (models/reference.py)
     REFERENCE_IGNORED: list[regex]          derived entries of the reference's state that are not parameters
     convert_reference(state, model)         for what renaming can't say: changes of shape or layout
-    reference_outputs(model, **inputs)      named outputs of the reference cases beyond the contract (workflows/verify.py)
+    reference_outputs(model, **inputs)      outputs of the reference cases beyond the contract (workflows/verify.py)
 
 Other packages add families through the entry point group `ommatid.models`: each entry names such a module.
 """
@@ -106,7 +106,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     The model has fresh weights, in training mode.
 
     Raises:
-        ValueError: unknown model or field (with close matches), or an impossible value (names field, value, what is allowed).
+        ValueError: unknown model or field (with close matches), or an impossible value (with what is allowed).
     """
     family, config = find(name)
     return family.model(config.replace(**overrides))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,8 +13,14 @@ from torch import nn
 from ommatid.models.registry import families, family_of
 
 
-def save(model: nn.Module, path: str | Path, extra: dict[str, str] | None = None) -> None:
-    """Writes the model's state and, in the header, its family, its config and any `extra` strings."""
+def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> None:
+    """Writes the model's state and, in the header, its family, its config and any `extra` strings.
+
+    Raises:
+        ValueError: the model is a deployed copy.
+    """
+    if getattr(model, "deployed", False):
+        raise ValueError("a deployed copy cannot be saved: save the model it was made from, and deploy after loading")
     header = {
         "format": "pt",
         "family": family_of(model).id,

@@ -16,11 +16,10 @@ def deployed_copy(model: Model) -> Model:
     """A copy in evaluation mode in which every part that defines `deploy_()` has folded itself, inner parts first."""
     deployed = copy.deepcopy(model).eval()
     for part in reversed(list(deployed.modules())):
-        if hasattr(part, "deploy_"):
-            part.deploy_()
-    deployed.requires_grad_(False)
-    deployed.deployed = True
-    return deployed
+        fold = getattr(part, "deploy_", None)
+        if fold:
+            fold()
+    return deployed.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
     """Joins each 2x2 square of tokens into one: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), C_out).
 
-    Channels are concatenated in the order (0,0), (1,0), (0,1), (1,1) of (row, column), normed, and reduced by one linear layer.
-    Odd sides are zero-padded at the bottom and right. From Swin Transformer (arXiv 2103.14030).
+    Channels are concatenated in the order (0,0), (1,0), (0,1), (1,1) of (row, column), normed, and reduced by one
+    linear layer. Odd sides are zero-padded at the bottom and right. From Swin Transformer (arXiv 2103.14030).
     """
 
     def __init__(self, dim: int, out_dim: int) -> None:

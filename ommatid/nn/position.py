@@ -17,6 +17,7 @@ class RelativePositionBias(nn.Module):
     def __init__(self, window: tuple[int, int], heads: int) -> None:
         super().__init__()
         rows, columns = window
+        self.index: Tensor
         self.table = nn.Parameter(torch.zeros((2 * rows - 1) * (2 * columns - 1), heads))
         self.register_buffer("index", relative_index(window), persistent=False)
         nn.init.trunc_normal_(self.table, std=0.02)

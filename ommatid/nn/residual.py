@@ -40,8 +40,9 @@ class Residual(nn.Module):
         return x + self.drop_path(self.scale(self.inner(self.norm(x))))
 
     def deploy_(self) -> None:
-        if isinstance(self.scale, LayerScale) and hasattr(self.inner, "scale_output_"):
-            self.inner.scale_output_(self.scale.gamma)
+        scale_inner_output = getattr(self.inner, "scale_output_", None)
+        if isinstance(self.scale, LayerScale) and scale_inner_output:
+            scale_inner_output(self.scale.gamma)
             self.scale = nn.Identity()
 
 

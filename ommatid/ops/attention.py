@@ -19,5 +19,5 @@ def attend(
     Returns:
         (B, N, heads * e), heads concatenated in order.
     """
-    heads_first = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    return F.scaled_dot_product_attention(*heads_first, attn_mask=bias, scale=scale).transpose(1, 2).flatten(2)
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale).transpose(1, 2).flatten(2)

@@ -8,22 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from ommatid.report.figure import NEUTRAL, PALETTE, figure, new_figure, plot_text
-from ommatid.report.formats import count, is_number, plain, significant
+from ommatid.report.formats import count, is_number, significant
 from ommatid.report.page import Section, element, facts, page
-from ommatid.report.table import Column, sortable_table
+from ommatid.report.table import Column, is_numeric, sortable_table
 
 Row = Mapping[str, Any]
 
 
 def bench_table(rows: Sequence[Row]) -> Table:
     """The rows as a rich table; the columns of the competitor only where one was measured."""
-    columns = _columns(rows)
+    columns, flat = _columns(rows), [_flat(row) for row in rows]
     table = Table(title="Speed on this machine")
     for column in columns:
-        numeric = any(is_number(row.get(column.key)) for row in map(_flat, rows))
-        table.add_column(column.title, justify="right" if numeric else "left")
-    for row in map(_flat, rows):
-        table.add_row(*(Text(str(column.show(row.get(column.key)))) for column in columns))
+        table.add_column(column.title, justify="right" if is_numeric(column, flat) else "left")
+    for row in flat:
+        table.add_row(*(_terminal_cell(column, row) for column in columns))
     return table
 
 
@@ -43,11 +42,15 @@ def bench_page(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     return page("Benchmark", f"{len(rows)} measurements on this machine", sections)
 
 
+def _terminal_cell(column: Column, row: Row) -> Text:
+    detail = row.get(column.detail) if column.detail else None
+    return Text(f"{column.show(row.get(column.key))}{f' ({detail})' if detail else ''}")
+
+
 def _columns(rows: Sequence[Row]) -> list[Column]:
     columns = [
         Column("Model", "model"),
-        Column("Latency (ms)", "latency_ms", significant, best=min),
-        Column("25–75 % (ms)", "quartiles"),
+        Column("Latency (ms)", "latency_ms", significant, best=min, detail="quartiles"),
         Column("Images per second", "throughput", significant, best=max),
         Column("Memory (MB)", "memory_mb", significant, best=min),
         Column("Parameters", "parameters", count, best=min),
@@ -57,11 +60,10 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         Column("Precision", "precision"),
     ]
     if any(row["against"] for row in rows):
-        columns[3:3] = [
+        columns[2:2] = [
             Column("Against", "against_name"),
             Column("Its latency (ms)", "against_latency_ms", significant),
-            Column("Ratio", "ratio", significant, best=min),
-            Column("25–75 %", "ratio_quartiles"),
+            Column("Ratio", "ratio", significant, best=min, detail="ratio_quartiles"),
         ]
     return columns
 
@@ -92,7 +94,8 @@ def _reading(rows: Sequence[Row]) -> Markup | None:
 
 
 def _figure(rows: Sequence[Row]) -> Markup:
-    names = [plot_text(_label(row)) for row in rows]
+    varied = [setting for setting in ("batch", "threads", "precision") if len({row[setting] for row in rows}) > 1]
+    names = [plot_text(", ".join([row["model"], *(f"{key} {row[key]}" for key in varied)])) for row in rows]
     plot = new_figure("Latency, ms", "")
     plot.add_scatter(
         x=[row["latency_ms"] for row in rows],
@@ -116,7 +119,7 @@ def _figure(rows: Sequence[Row]) -> Markup:
             y=[index for index, _ in pairs],
             mode="markers",
             marker={"size": 10, "color": NEUTRAL, "symbol": "diamond-open", "line": {"width": 2}},
-            name="against",
+            name=plot_text(", ".join(dict.fromkeys(against["name"] for _, against in pairs))),
             hovertext=[plot_text(against["name"]) for _, against in pairs],
             hovertemplate="%{hovertext}<br>%{x:.3g} ms<extra></extra>",
         )
@@ -124,10 +127,6 @@ def _figure(rows: Sequence[Row]) -> Markup:
     plot.update_xaxes(rangemode="tozero")
     plot.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5])
     return figure(plot, "Median latency", "Bars span the middle half of the measurements.", height=110 + 34 * len(rows))
-
-
-def _label(row: Row) -> str:
-    return f"{row['model']}, batch {plain(row['batch'])}"
 
 
 def _distance(high: Any, low: Any) -> float:

@@ -83,7 +83,7 @@ def _certainty(runs: Sequence[Row], images: int) -> Markup | None:
     best = max(model["accuracy"] for model in models)
     margin = 100 * accuracy_margin(best, images)
     text = (
-        f"Measured on {images} validation images, {percent(best)} is certain to about ± {margin:.1f} points "
+        f"Measured on {images} validation images, {percent(best)} is known to about ± {margin:.1f} points "
         "(95 % interval). Treat models closer than that as level."
     )
     return element("p", text, class_="note")
@@ -93,10 +93,9 @@ def _table(runs: Sequence[Row]) -> Markup:
     columns = [
         Column("Model", "model"),
         Column("Family", "family"),
-        Column("Accuracy", "accuracy", percent, best=max),
+        Column("Accuracy", "accuracy", percent, best=max, detail="deviation"),
         Column("Top 5", "top5", percent, best=max),
-        Column("Latency (ms)", "latency_ms", significant, best=min),
-        Column("25–75 % (ms)", "quartiles"),
+        Column("Latency (ms)", "latency_ms", significant, best=min, detail="quartiles"),
         Column("Images per second", "throughput", significant, best=max),
         Column("Memory (MB)", "memory_mb", significant, best=min),
         Column("Size (MB)", "size_mb", significant, best=min),
@@ -107,18 +106,17 @@ def _table(runs: Sequence[Row]) -> Markup:
     ]
     if len({run["seed"] for run in runs}) > 1:
         columns.insert(2, Column("Seed", "seed"))
-    if any(is_number(run.get("accuracy_std")) for run in runs):
-        columns.insert(3, Column("± over seeds", "accuracy_std", percent))
     if any(run["status"] != "done" for run in runs):
         columns.insert(1, Column("Status", "status", _status))
-    return sortable_table(
-        columns, [dict(run) | {"quartiles": _quartiles(run)} for run in runs], "Every run and what it measured"
-    )
+    return sortable_table(columns, [_with_details(run) for run in runs], "Every run and what it measured")
 
 
-def _quartiles(run: Row) -> str | None:
-    spread = run.get("latency_spread_ms")
-    return "–".join(significant(value) for value in spread) if spread else None
+def _with_details(run: Row) -> dict[str, Any]:
+    deviation, spread = run.get("accuracy_std"), run.get("latency_spread_ms")
+    return dict(run) | {
+        "deviation": f"± {percent(deviation)}" if is_number(deviation) else None,
+        "quartiles": "–".join(significant(value) for value in spread) if spread else None,
+    }
 
 
 def _status(status: str) -> Markup:
@@ -177,6 +175,7 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
     costs = [model[measure] for model in known]
     accuracies = [model["accuracy"] for model in known]
     front = pareto_front(list(zip(costs, accuracies, strict=True)))
+    axis = _cost_axis(costs)
     plot = new_figure(title, "Accuracy")
     plot.add_scatter(
         x=[costs[i] for i in front],
@@ -190,7 +189,7 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         y=accuracies,
         mode="markers+text",
         text=[plot_text(model["model"]) if i in front else "" for i, model in enumerate(known)],
-        textposition="top center",
+        textposition=_sides(costs, axis),
         cliponaxis=False,
         hovertext=[plot_text(model["model"]) for model in known],
         hovertemplate="%{hovertext}<br>%{y:.1%}, %{x:.3s}<extra></extra>",
@@ -202,20 +201,25 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         },
         marker={"size": 11, "color": [shade[model["model"]] for model in known], "opacity": 0.9},
     )
-    plot.update_xaxes(**_cost_axis(costs))
+    plot.update_xaxes(**axis)
     plot.update_yaxes(tickformat=".1%", range=_padded(min(accuracies), max(accuracies), below=0.1, above=0.16))
     return figure(plot, f"Accuracy against {title.split(',')[0].lower()}")
 
 
 def _cost_axis(costs: Sequence[float]) -> dict[str, Any]:
     low, high = min(costs), max(costs)
-    if low > 0 and high > 10 * low:
-        return {
-            "type": "log",
-            "range": _padded(math.log10(low), math.log10(high), below=0.14, above=0.14),
-            "dtick": "D2",
-        }
-    return {"range": _padded(low, high, below=0.14, above=0.14), "tickformat": "~s", "nticks": 6}
+    if low <= 0 or high <= 10 * low:
+        return {"type": "linear", "range": _padded(low, high, below=0.1, above=0.1), "tickformat": "~s", "nticks": 6}
+    ends = _padded(math.log10(low), math.log10(high), below=0.1, above=0.1)
+    steps = [digit * 10.0**power for power in range(math.floor(ends[0]), math.ceil(ends[1])) for digit in (1, 2, 5)]
+    return {"type": "log", "range": ends, "tickvals": steps, "ticktext": [count(step) for step in steps]}
+
+
+def _sides(costs: Sequence[float], axis: Row) -> list[str]:
+    """Where each name goes: inside the figure, and on the side of its point that the Pareto line never crosses."""
+    middle = sum(axis["range"]) / 2
+    places = [math.log10(cost) if axis["type"] == "log" else cost for cost in costs]
+    return ["bottom right" if place < middle else "top left" for place in places]
 
 
 def _padded(low: float, high: float, below: float, above: float) -> list[float]:
@@ -245,8 +249,8 @@ def _curves(runs: Sequence[Row], measure: str, title: str, shade: Mapping[str, s
 def _data(data: Row) -> Markup:
     values = {"Origin": data["origin"], "Training images": data["train"], "Validation images": data["val"]}
     skipped = data["skipped"]
-    parts = [facts(values), collapsible(f"{len(data['classes'])} classes", bullets(data["classes"]))]
+    parts = [facts(values), collapsible(f"Classes: {len(data['classes'])}", bullets(data["classes"]))]
     if skipped:
         lines = [f"{file['path']}: {file['reason']}" for file in skipped]
-        parts.append(collapsible(f"{len(skipped)} files skipped", bullets(lines)))
+        parts.append(collapsible(f"Files skipped: {len(skipped)}", bullets(lines)))
     return element("div", *parts)

@@ -12,7 +12,12 @@ from ommatid.report.page import element
 from ommatid.report.table import Column, sortable_table
 
 # Blue for right, orange for wrong, nothing where nothing fell: readable on white and on black.
-RIGHT_AND_WRONG = ((0, "rgba(217,119,6,1)"), (0.5, "rgba(128,128,128,0)"), (1, "rgba(47,125,225,1)"))
+RIGHT_AND_WRONG = (
+    (0, "rgba(217,119,6,1)"),
+    (0.5, "rgba(217,119,6,0)"),
+    (0.5, "rgba(47,125,225,0)"),
+    (1, "rgba(47,125,225,1)"),
+)
 CLASSES_WITH_NUMBERS = 20
 PAIRS_SHOWN = 20
 
@@ -49,7 +54,8 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str]) -> Markup:
         showscale=False,
         xgap=1 if numbered else 0,
         ygap=1 if numbered else 0,
-        texttemplate="%{customdata[0]}" if numbered else None,
+        text=np.where(matrix > 0, matrix.astype(str), "") if numbered else None,
+        texttemplate="%{text}" if numbered else None,
         hovertemplate=(
             "true %{y}<br>predicted %{x}<br>%{customdata[0]} images, %{customdata[1]} % of the class<extra></extra>"
         ),

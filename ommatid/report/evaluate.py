@@ -30,8 +30,8 @@ def evaluate_page(result: Row) -> str:
     }
     sections = [
         Section("Summary", [facts(headline, class_="cards")]),
-        Section("Per class", [_per_class(result["per_class"])]),
         Section("Confusion", [confusion_figure(matrix, result["classes"]), confused_pairs(matrix, result["classes"])]),
+        Section("Per class", [_per_class(result["per_class"])]),
         Section("Calibration", [_reliability(result["reliability"])]),
         Section("Worst mistakes", [_gallery(result["mistakes"])]),
         Section("Machine", [facts(result["machine"])]),

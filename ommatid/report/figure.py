@@ -12,7 +12,7 @@ from ommatid.report.page import element, slug
 # Mid tones, told apart with every common kind of colour vision, readable on white and on black.
 PALETTE = ("#2f7de1", "#d97706", "#12946b", "#d1495b", "#8b6ad6", "#a68a1d", "#1797ad", "#c25fa8", "#73849a", "#6b8e23")
 NEUTRAL = "#8a929b"
-CONTROLS = ("lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d")
+BUTTONS = ("toImage", "zoom2d", "pan2d", "resetScale2d")
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def figure(plot: go.Figure, title: str, note: str = "", height: int = 340, min_w
         div_id=f"figure-{slug(title)}",
         default_height=f"{height}px",
         default_width="100%",
-        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": list(CONTROLS)},
+        config={"displaylogo": False, "responsive": True, "displayModeBar": True, "modeBarButtons": [list(BUTTONS)]},
     )
     inner = element("div", Markup(drawing), style=f"min-width:{min_width}px")
     caption = element("figcaption", element("strong", title), note)

@@ -14,7 +14,7 @@ from ommatid.report.formats import plain
 
 # The browser itself refuses anything that is not inside the file.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-VOID_TAGS = {"img", "meta"}
+VOID_TAGS = {"img", "link", "meta"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
+        element("link", rel="icon", href="data:,"),
         element("title", title),
         element("style", _asset("page.css")),
         plotly,

@@ -101,7 +101,7 @@ def _within_budgets(models: Sequence[Row], best: Row) -> list[tuple[str, Row]]:
             break
         if fast:
             winner = _most_accurate(fast)
-            roles.setdefault(winner["model"], (f"under {budget:g} ms", winner))
+            roles.setdefault(winner["model"], (f"best under {budget:g} ms", winner))
     return list(roles.values())
 
 
@@ -116,7 +116,7 @@ def _sentences(roles: Sequence[tuple[str, Row]]) -> list[str]:
 
 
 def _listing(roles: Sequence[str]) -> str:
-    text = roles[0] if len(roles) == 1 else f"{', '.join(roles[:-1])} and {roles[-1]}"
+    text = "; ".join(roles)
     return text[0].upper() + text[1:]
 
 

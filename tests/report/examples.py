@@ -20,10 +20,18 @@ MODELS = (
     ("vit_tiny", "vit", 0.949, 12.4, 140.0, 5_720_000, 1_260_000_000),
 )
 MACHINE = {"processor": "Some CPU, 8 cores", "memory": "16 GB", "accelerator": "none", "torch": "2.15.0", "threads": 8}
-SETTINGS = {"epochs": 12, "batch size": 64, "learning rate": 1e-3, "optimiser": "adamw", "augmentation": ["flip", "crop"]}
+SETTINGS = {
+    "epochs": 12,
+    "batch size": 64,
+    "learning rate": 1e-3,
+    "optimiser": "adamw",
+    "augmentation": ["flip", "crop"],
+}
 
 
-def make_run(name: str, family: str, accuracy: float, latency: float, memory: float, parameters: int, macs: int) -> dict[str, Any]:
+def make_run(
+    name: str, family: str, accuracy: float, latency: float, memory: float, parameters: int, macs: int
+) -> dict[str, Any]:
     return {
         "model": name,
         "family": family,
@@ -57,7 +65,14 @@ def make_run(name: str, family: str, accuracy: float, latency: float, memory: fl
 
 
 def failed_run(name: str, error: str) -> dict[str, Any]:
-    return {"model": name, "family": name.split("_")[0], "seed": 0, "status": "failed", "error": error, "accuracy": None}
+    return {
+        "model": name,
+        "family": name.split("_")[0],
+        "seed": 0,
+        "status": "failed",
+        "error": error,
+        "accuracy": None,
+    }
 
 
 def compare_results(runs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -81,7 +96,9 @@ def compare_results(runs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 def evaluate_result(size: int) -> dict[str, Any]:
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"][:size]
     classes += [f"class number {index}" for index in range(len(classes), size)]
-    confusion = [[90 + i % 7 if i == j else (i * 7 + j * 3) % 11 // 8 * (1 + i % 3) for j in range(size)] for i in range(size)]
+    confusion = [
+        [90 + i % 7 if i == j else (i * 7 + j * 3) % 11 // 8 * (1 + i % 3) for j in range(size)] for i in range(size)
+    ]
     if size > 5:
         confusion[3][5], confusion[5][3] = 21, 14
     columns = [sum(row[i] for row in confusion) for i in range(size)]
@@ -91,7 +108,9 @@ def evaluate_result(size: int) -> dict[str, Any]:
         right = confusion[index][index]
         precision, recall = right / columns[index], right / sum(confusion[index])
         f1 = 2 * precision * recall / (precision + recall)
-        per_class.append({"name": name, "precision": precision, "recall": recall, "f1": f1, "support": sum(confusion[index])})
+        per_class.append(
+            {"name": name, "precision": precision, "recall": recall, "f1": f1, "support": sum(confusion[index])}
+        )
     return {
         "model": "shvit_s1",
         "data": "pictures/test",

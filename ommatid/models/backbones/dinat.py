@@ -1,6 +1,7 @@
 """NAT and DiNAT: every token attends to the neighbourhood around itself, sparse and far or dense and near.
 
-"Neighborhood Attention Transformer" (arXiv 2204.07143), "Dilated Neighborhood Attention Transformer" (arXiv 2209.15001).
+"Neighborhood Attention Transformer" (arXiv 2204.07143) and
+"Dilated Neighborhood Attention Transformer" (arXiv 2209.15001).
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ HIERARCHICAL = (*CONVOLUTIONAL, "dinat_s")
 
 @dataclass(frozen=True, kw_only=True)
 class DiNATConfig(Config):
-    """`dims`, `depths`, `heads` per level and `dilations` per layer for the hierarchical variants (nat, dinat, dinat_s);
-    `image_size`, `dim`, `depth`, one number of `heads` and `dilation` of every second layer for the isotropic ones."""
+    """Two groups of fields; `variant` says which one counts.
+
+    nat, dinat, dinat_s: `dims`, `depths` and `heads` per level, `dilations` per layer.
+    The isotropic ones and vit_rpb: `image_size`, `dim`, `depth`, one number of `heads`, and `dilation`, which is that
+    of every second layer.
+    """
 
     variant: Variant = "dinat"
     dims: tuple[int, ...] = (64, 128, 256, 512)
@@ -50,9 +55,9 @@ class DiNATConfig(Config):
 
     def check(self) -> None:
         if self.variant in HIERARCHICAL:
-            require(isinstance(self.heads, tuple), "heads", self.heads, "a list, one entry for each stage")
-            require_stages(dims=self.dims, depths=self.depths, heads=self.heads)
-            require_divisible(self.dims, self.heads)
+            heads = (self.heads,) if isinstance(self.heads, int) else self.heads
+            require_stages(dims=self.dims, depths=self.depths, heads=heads)
+            require_divisible(self.dims, heads)
             matches = self.dilations is None or [len(level) for level in self.dilations] == list(self.depths)
             require(
                 matches,
@@ -65,9 +70,14 @@ class DiNATConfig(Config):
             require_divisible(self.dim, self.heads)
             whole = self.image_size % self.patch_size == 0
             require(whole, "image_size", self.image_size, f"a multiple of patch_size ({self.patch_size})")
-        if self.variant != "vit_rpb":
+        if self.variant == "vit_rpb":
+            require(self.kernel_size is None, "kernel_size", self.kernel_size, "null: vit_rpb attends to the whole map")
+        else:
             odd = self.kernel_size is not None and self.kernel_size > 1 and self.kernel_size % 2 == 1
             require(odd, "kernel_size", self.kernel_size, "an odd integer above 1")
+
+    def level_heads(self, level: int) -> int:
+        return self.heads if isinstance(self.heads, int) else self.heads[level]
 
     def layer_dilation(self, level: int, layer: int) -> int:
         if self.variant in HIERARCHICAL:
@@ -79,9 +89,10 @@ class DiNATConfig(Config):
 class DiNAT(Backbone):
     """NAT, DiNAT, DiNAT_s, their isotropic forms, and the ViT with relative positions that they are measured against.
 
-    The hierarchical variants take any image; the isotropic ones do as well, but for `vit_rpb`, whose position table fixes the size.
+    Every variant takes any image but `vit_rpb`, whose position table fixes the size.
     """
 
+    config: DiNATConfig
     no_decay = ("inner.bias", "table")
 
     def __init__(self, config: DiNATConfig) -> None:
@@ -129,23 +140,26 @@ class DiNAT(Backbone):
 
 
 def dinat_block(config: DiNATConfig, level: int, layer: int, *, drop_path: float) -> Block:
-    hierarchical = config.variant in HIERARCHICAL
-    dim = config.dims[level] if hierarchical else config.dim
-    heads = config.heads[level] if hierarchical else config.heads
-    if config.variant == "vit_rpb":
-        side = config.image_size // config.patch_size
-        mixer = Attention(dim, heads, qkv_bias=config.qkv_bias, bias=RelativePositionBias((side, side), heads))
-    else:
-        mixer = NeighborhoodAttention(
-            dim, heads, config.kernel_size, dilation=config.layer_dilation(level, layer), qkv_bias=config.qkv_bias
-        )
-    mlp = MLP(dim, int(dim * config.mlp_ratio))
+    dim = config.dims[level] if config.variant in HIERARCHICAL else config.dim
     scale = config.layer_scale if config.variant in CONVOLUTIONAL else None
-    return Block(dim, mixer, mlp, layer_scale=scale, drop_path=drop_path)
+    mlp = MLP(dim, int(dim * config.mlp_ratio))
+    return Block(dim, token_mixer(config, dim, level, layer), mlp, layer_scale=scale, drop_path=drop_path)
+
+
+def token_mixer(config: DiNATConfig, dim: int, level: int, layer: int) -> nn.Module:
+    heads = config.level_heads(level)
+    if config.kernel_size is None:
+        side = config.image_size // config.patch_size
+        return Attention(dim, heads, qkv_bias=config.qkv_bias, bias=RelativePositionBias((side, side), heads))
+    dilation = config.layer_dilation(level, layer)
+    return NeighborhoodAttention(dim, heads, config.kernel_size, dilation=dilation, qkv_bias=config.qkv_bias)
 
 
 class ConvTokenizer(nn.Module):
-    """Two 3x3 convolutions of stride 2 with nothing between them, then a norm: (B, H, W, C_in) -> (B, H / 4, W / 4, C), rounded up."""
+    """Two 3x3 convolutions of stride 2 with nothing between them, then a norm.
+
+    (B, H, W, C_in) -> (B, ceil(H / 4), ceil(W / 4), C).
+    """
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()

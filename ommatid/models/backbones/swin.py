@@ -61,6 +61,7 @@ class Swin(Backbone):
     maps are padded to whole windows, as in the authors' dense prediction code, and absolute positions resampled.
     """
 
+    config: SwinConfig
     no_decay = ("position", "table")
 
     def __init__(self, config: SwinConfig) -> None:

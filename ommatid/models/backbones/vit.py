@@ -60,6 +60,7 @@ class ViTConfig(Config):
 class ViT(Backbone):
     """Plain Vision Transformer. Takes any image of at least one patch: the position table is resampled to its grid."""
 
+    config: ViTConfig
     no_decay = ("position", "class_token")
 
     def __init__(self, config: ViTConfig) -> None:

@@ -13,8 +13,8 @@ from ommatid.ops.neighborhood import neighborhood_attention_2d
 class NeighborhoodAttention(nn.Module):
     """Self-attention over the K x K nearest tokens on a (dilated) grid: (B, H, W, C) -> (B, H, W, C).
 
-    NAT (arXiv 2204.07143), with dilation DiNAT (arXiv 2209.15001). Maps smaller than kernel_size * dilation are zero-padded at the bottom
-    and right before the projection, so that padded tokens are ordinary keys (NATTEN up to 0.14).
+    NAT (arXiv 2204.07143), with dilation DiNAT (arXiv 2209.15001). Maps smaller than kernel_size * dilation are
+    zero-padded at the bottom and right before the projection, so that padded tokens are ordinary keys (NATTEN to 0.14).
     Cost: 4 H W C^2 + 2 K^2 H W C multiply-adds.
 
     Args:

@@ -17,8 +17,8 @@ MASKED = -100.0
 class WindowAttention(nn.Module):
     """Self-attention inside (shifted) windows with a relative position bias: (B, H, W, C) -> (B, H, W, C).
 
-    Swin Transformer (arXiv 2103.14030). Maps that are no multiple of the window are zero-padded at the bottom and right,
-    as in the authors' dense prediction code. Cost: 4 H W C^2 + 2 M^2 H W C multiply-adds for windows of M x M.
+    Swin Transformer (arXiv 2103.14030). Maps that are no multiple of the window are zero-padded at the bottom and
+    right, as in the authors' dense prediction code. Cost: 4 H W C^2 + 2 M^2 H W C multiply-adds for windows of M x M.
 
     Args:
         dim: C.

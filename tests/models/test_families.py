@@ -1,0 +1,157 @@
+"""The whole treatment for every registered family. A new family with cases in tests/parity/cases needs no test code."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+
+import pytest
+import torch
+from subjects import CASES, NAMES, SYSTEMS, Subject, assert_close, subject
+
+import ommatid
+from ommatid.models import Backbone, families
+from ommatid.models.backbone import pair
+from ommatid.workflows.verify import check_case, check_published
+
+
+@pytest.fixture(params=NAMES, ids="-".join)
+def tiny(request: pytest.FixtureRequest) -> Subject:
+    torch.manual_seed(0)
+    return subject(*request.param)
+
+
+@pytest.mark.parametrize(("id", "name"), NAMES, ids=["-".join(pair) for pair in NAMES])
+def test_gives_the_reference_outputs_and_gradients(id: str, name: str) -> None:
+    result = check_case(id, CASES / id, name)
+    assert result.ok, result
+
+
+@pytest.mark.parametrize("id", SYSTEMS)
+def test_published_variants_have_their_exact_parameter_counts(id: str) -> None:
+    for result in check_published(families()[id], CASES / id):
+        assert result.ok, result
+
+
+@pytest.mark.parametrize("id", SYSTEMS)
+def test_published_variants_are_registered(id: str) -> None:
+    from ommatid.catalog import parity
+
+    def comparable(config: ommatid.models.Config) -> dict:
+        values = dataclasses.asdict(config) | {"num_classes": 1000}
+        return values | ({"image_size": pair(values["image_size"])} if "image_size" in values else {})
+
+    family = families()[id]
+    registered = [comparable(config) for config in family.variants.values()]
+    for row in parity.load_header(CASES / id).get("published", []):
+        assert comparable(family.config.from_dict(row["config"])) in registered, f"{row['name']} is not registered"
+
+
+def test_other_image_sizes_work_or_are_refused_clearly(tiny: Subject) -> None:
+    if set(tiny.inputs) != {"image"} or tiny.inputs["image"].dim() != 4:
+        pytest.skip("takes more than one image")
+    batch, channels, height, width = tiny.inputs["image"].shape
+    for size in [(height + 13, width + 5), (height - 7, 2 * width + 1)]:
+        image = torch.rand(batch, channels, *size)
+        try:
+            answer = tiny.answer(image=image)
+        except ValueError as refusal:
+            assert "allowed is" in str(refusal) or "must" in str(refusal), refusal
+        else:
+            assert all(torch.isfinite(value).all() for value in answer.values())
+
+
+def test_every_parameter_gets_a_finite_gradient(tiny: Subject) -> None:
+    tiny.model.train()
+    loss = sum(value.float().square().mean() for value in tiny.answer().values())
+    loss.backward()
+    for name, parameter in tiny.model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert torch.isfinite(parameter.grad).all(), f"{name} has a gradient that is not finite"
+
+
+def test_loss_falls_on_a_small_batch(tiny: Subject) -> None:
+    tiny.model.train()
+    optimizer = torch.optim.AdamW(tiny.model.parameters(), lr=1e-3)
+    targets = {name: torch.randn_like(value) for name, value in tiny.answer().items() if value.is_floating_point()}
+
+    def loss() -> torch.Tensor:
+        answer = tiny.answer()
+        return sum((answer[name] - target).square().mean() for name, target in targets.items())
+
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert min(losses[4:]) < losses[0], losses
+
+
+def test_deployed_copy_agrees(tiny: Subject) -> None:
+    if not hasattr(tiny.model, "deploy"):
+        pytest.skip("has no deployed form")
+    before = copy.deepcopy(tiny.model.state_dict())
+    with torch.no_grad():
+        assert_close(tiny.answer(tiny.model.deploy()), tiny.answer(), 1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
+
+
+def test_survives_saving_and_loading(tiny: Subject, tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    ommatid.models.save(tiny.model, path)
+    loaded = ommatid.load(path)
+    assert loaded.config == tiny.model.config
+    with torch.no_grad():
+        mine, theirs = tiny.answer(loaded), tiny.answer()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_survives_export(tiny: Subject) -> None:
+    program = torch.export.export(tiny.model, (), kwargs=tiny.inputs)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    with torch.no_grad():
+        assert_close(tiny.answer(torch.export.load(buffer).module()), tiny.answer(), 1e-4)
+
+
+def test_bfloat16_autocast_stays_close(tiny: Subject) -> None:
+    with torch.no_grad():
+        expected = tiny.answer()
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = tiny.answer()
+    assert_close(answer, expected, 0.1)
+
+
+def test_one_image_does_not_see_the_others(tiny: Subject) -> None:
+    with torch.no_grad():
+        together = tiny.answer()
+        alone = tiny.answer(**{name: value[1:2] for name, value in tiny.inputs.items()})
+    assert_close(alone, {name: value[1:2] for name, value in together.items()}, 1e-5)
+
+
+def test_features_are_views_of_channels_last_maps(tiny: Subject) -> None:
+    if not isinstance(tiny.model, Backbone):
+        pytest.skip("not a backbone")
+    image = tiny.inputs["image"]
+    with torch.no_grad():
+        features = tiny.model.features(image)
+        embedding = tiny.model.embed(image)
+    assert embedding.shape == (len(image), tiny.model.embed_dim)
+    assert [stage.shape[1] for stage in features] == list(tiny.model.channels)
+    for stage, stride in zip(features, tiny.model.strides, strict=True):
+        # Maps round up or down; padding may add a cell.
+        assert abs(stage.shape[2] - image.shape[2] / stride) <= 1
+        assert stage.permute(0, 2, 3, 1).stride(-1) == 1
+
+
+def test_without_classifier_gives_the_embedding(tiny: Subject) -> None:
+    if not isinstance(tiny.model, Backbone):
+        pytest.skip("not a backbone")
+    model = ommatid.create_model(tiny.id, **tiny.config | {"num_classes": 0}).eval()
+    with torch.no_grad():
+        assert torch.equal(model(tiny.inputs["image"]), model.embed(tiny.inputs["image"]))
