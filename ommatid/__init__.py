@@ -1,29 +1,30 @@
 """ommatid: choose, train and trust a vision model.
 
-Models and weights are here at once; the verbs (`train`, `evaluate`, `predict`, `compare`, `bench`, `verify`) are
-imported on first use, because training libraries take seconds to load and `create_model` should not wait for them.
+Every name here is imported on first use: torch takes seconds to load, and `ommatid --help` should not wait for it.
 """
 
 from importlib import import_module
 from typing import Any
 
-from ommatid.models import create_model, list_models, load, load_reference
-
 __version__ = "0.1.0"
 
-_VERBS = {
-    "train": "train",
-    "evaluate": "evaluate",
-    "predict": "predict",
-    "compare": "compare",
-    "bench": "benchmark",
-    "verify": "verify",
+_HOMES = {
+    "create_model": "models",
+    "list_models": "models",
+    "load": "models",
+    "load_reference": "models",
+    "train": "workflows.train",
+    "evaluate": "workflows.evaluate",
+    "predict": "workflows.predict",
+    "compare": "workflows.compare",
+    "bench": "workflows.benchmark",
+    "verify": "workflows.verify",
 }
 
-__all__ = ["create_model", "list_models", "load", "load_reference", *_VERBS]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _VERBS:
-        return getattr(import_module(f"ommatid.workflows.{_VERBS[name]}"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"ommatid.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ommatid' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m ommatid` is the command `ommatid`."""
+
+from ommatid.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""All verbs together, and what a failure looks like: one line, never a stack trace unless asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, NoReturn, TextIO
+
+import typer
+
+from ommatid.cli.bench import bench
+from ommatid.cli.compare import compare
+from ommatid.cli.doctor import doctor
+from ommatid.cli.evaluate import evaluate
+from ommatid.cli.models import models
+from ommatid.cli.predict import predict
+from ommatid.cli.systems import systems
+from ommatid.cli.train import train
+from ommatid.cli.verify import verify
+
+BAD_INPUT, OWN_FAULT, INTERRUPTED = 2, 70, 130
+"""Exit codes; 1 is a verb's own "no" (verify: a miss). 70 is EX_SOFTWARE of sysexits.h, 130 the shell's for Ctrl-C."""
+
+RESUME = {
+    "train": "`ommatid train --resume RUN_FOLDER` continues from the last finished epoch",
+    "compare": "the same command continues where this one stopped",
+}
+
+app = typer.Typer(
+    name="ommatid",
+    help="Choose, train and trust a vision model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (models, systems, doctor, verify, train, evaluate, predict, bench, compare):
+    app.command()(verb)
+
+
+@app.callback()
+def common(debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False) -> None:
+    """Choose, train and trust a vision model."""
+    if debug:
+        os.environ["OMMATID_DEBUG"] = "1"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command line and exits: 0 done, 1 verify missed, 2 bad input, 70 ommatid's own fault, 130 Ctrl-C."""
+    # --debug belongs to no verb; moved to the front it may stand anywhere.
+    words = sorted(sys.argv[1:] if arguments is None else arguments, key="--debug".__ne__)
+    warnings.showwarning = _show_warning
+    try:
+        code = app(words, prog_name="ommatid", standalone_mode=False) or 0
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; without this, Python complains again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("OMMATID_DEBUG"):
+            raise
+        code = _explain(error)
+    if code == INTERRUPTED:
+        hint = next((RESUME[word] for word in words if word in RESUME), "nothing was changed")
+        print(f"interrupted: {hint}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> int:
+    """Prints the error in one line and gives the exit code."""
+    if hasattr(error, "format_message"):  # typer's own: a word that is no verb or option, a value that does not parse
+        message, code = error.format_message() or "a verb is missing; `ommatid --help` lists them", BAD_INPUT
+    elif isinstance(error, OSError) and error.strerror:
+        message, code = ": ".join(str(part) for part in (error.filename, error.strerror) if part), BAD_INPUT
+    elif isinstance(error, ValueError | OSError | ImportError):
+        message, code = str(error), BAD_INPUT
+    else:
+        message = f"unexpected {type(error).__name__}: {error} (again with --debug, it shows where)"
+        code = OWN_FAULT
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

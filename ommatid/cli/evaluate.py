@@ -1,0 +1,32 @@
+"""`ommatid evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ommatid.cli.options import Data, Device, Size, Trained
+
+
+def evaluate(
+    run: Trained,
+    data: Data,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
+    size: Size = None,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; RUN/evaluation by default.")] = None,
+) -> None:
+    """Judge a trained model: accuracy, confusion, calibration, and its worst mistakes as a page."""
+    from ommatid.workflows.evaluate import evaluate as workflow
+
+    result = workflow(run, data, batch=batch, size=size, device=device, out=out)
+    Console().print(
+        f"accuracy {result['accuracy']:.2%}, top 5 {result['top5']:.2%}, "
+        f"calibration error {result['calibration_error']:.2%} on {result['samples']} images: {result['report']}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,16 @@
+"""`ommatid models`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ommatid.cli.tables import print_table
+
+
+def models(pattern: Annotated[str, typer.Argument(help="Wildcards, as in 'swin_*'.")] = "*") -> None:
+    """List the models that can be built by name."""
+    from ommatid.workflows.listing import models_table
+
+    print_table(models_table(pattern))

@@ -1,0 +1,40 @@
+"""Arguments and options that several verbs share, and `name=value` settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+Data = Annotated[str, typer.Argument(help="digits, an image folder, a CSV of path,label, or torchvision:NAME.")]
+Trained = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a .safetensors file of one.")]
+Recipe = Annotated[str, typer.Option(help="default, quick, cifar, finetune, or a YAML file.")]
+Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+Size = Annotated[int | None, typer.Option(help="Image side in pixels.")]
+Batch = Annotated[int | None, typer.Option(help="Images per step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate, instead of the recipe's.")]
+Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
+Devices = Annotated[int | None, typer.Option(help="How many accelerators, or processes on CPU.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or cuda:INDEX.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; all cores where not given.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A field of the model's config, value as YAML; repeatable."),
+]
+
+
+def parse_settings(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`["dims=[8, 16]", "linear=true"]` -> `{"dims": [8, 16], "linear": True}`. Raises ValueError naming a bad pair."""
+    settings = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not name.strip() or not equals:
+            raise ValueError(f"--set {pair!r} is not NAME=VALUE, as in --set drop_path_rate=0.1")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {pair!r}: {value!r} is not a YAML value, as 3, true or [8, 16] are") from None
+    return settings

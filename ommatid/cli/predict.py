@@ -1,0 +1,35 @@
+"""`ommatid predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ommatid.cli.options import Device, Trained
+
+
+def predict(
+    run: Trained,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(help="How many classes per image.")] = 5,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
+    device: Device = "cpu",
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions to this CSV file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the predictions to this JSON file.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Write each image with its labels to this folder.")] = None,
+) -> None:
+    """Name what is on images."""
+    from ommatid.workflows.predict import predict as workflow
+
+    found = workflow(run, images, top=top, batch=batch, device=device, csv=csv, json=json, pictures=pictures)
+    console, errors = Console(), Console(stderr=True)
+    for prediction in found.predictions:
+        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in prediction.labels)
+        console.print(f"{prediction.path}: {labels}", markup=False, highlight=False, soft_wrap=True)
+    for path, reason in found.skipped:
+        errors.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if found.skipped:
+        errors.print(f"{len(found.skipped)} files were skipped", highlight=False)

@@ -1,0 +1,77 @@
+"""`ommatid train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ommatid.cli.options import (
+    Batch,
+    Devices,
+    Epochs,
+    LearningRate,
+    Precision,
+    Recipe,
+    Settings,
+    Size,
+    parse_settings,
+)
+
+
+def train(
+    data: Annotated[str | None, typer.Argument(help="digits, an image folder, a CSV, or torchvision:NAME.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name that `ommatid models` lists.")] = None,
+    recipe: Recipe = "default",
+    epochs: Epochs = None,
+    size: Size = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    precision: Precision = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
+    devices: Devices = None,
+    nodes: Annotated[int, typer.Option(help="How many machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A run's config.yaml: the same training again.")] = None,
+    set: Settings = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a model on images, into a run folder."""
+    from ommatid.workflows.train import train as workflow
+
+    result = workflow(
+        data,
+        model=model,
+        recipe=recipe,
+        epochs=epochs,
+        size=size,
+        batch=batch,
+        lr=lr,
+        precision=precision,
+        compile=compile,
+        devices=devices,
+        nodes=nodes,
+        strategy=strategy,
+        seed=seed,
+        weights=weights,
+        out=out,
+        resume=resume,
+        config=config,
+        set=parse_settings(set),
+        workers=workers,
+        progress=not quiet,
+    )
+    Console().print(
+        f"best validation accuracy {result.best_accuracy:.2%} after {result.epochs} epochs, "
+        f"{result.seconds:.0f} s: {result.run}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
