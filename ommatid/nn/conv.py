@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ommatid.nn.deploy import fold_norm_after_
+from ommatid.nn.norm import BatchNorm2d
+
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` for maps: (B, H, W, C) -> (B, H', W', C'), without copying either."""
@@ -16,3 +19,43 @@ def depthwise_conv(dim: int, kernel_size: int, *, stride: int = 1, dilation: int
     """A convolution of every channel by itself, zero-padded so that stride 1 keeps the size; the kernel is odd."""
     padding = dilation * (kernel_size // 2)
     return Conv2d(dim, dim, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=dim, bias=bias)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, activation: (B, H, W, C_in) -> (B, H', W', C). `deploy()` folds the norm.
+
+    Args:
+        in_dim: C_in.
+        dim: C.
+        kernel_size, stride, padding, groups, bias: of the convolution; padding None is half the kernel.
+        act: the activation; None for none.
+        eps: of the batch norm.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] | None = None,
+        groups: int = 1,
+        bias: bool = False,
+        act: nn.Module | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        padding = (rows // 2, columns // 2) if padding is None else padding
+        self.conv = Conv2d(in_dim, dim, (rows, columns), stride=stride, padding=padding, groups=groups, bias=bias)
+        self.norm: nn.Module = BatchNorm2d(dim, eps=eps)
+        self.act = act or nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(features)))
+
+    def deploy_(self) -> None:
+        if isinstance(self.norm, BatchNorm2d):
+            fold_norm_after_(self.conv, self.norm)
+            self.norm = nn.Identity()

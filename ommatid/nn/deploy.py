@@ -28,3 +28,32 @@ def scale_output_(layer: nn.Linear | nn.Conv2d, scale: Tensor) -> None:
     layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
     if layer.bias is not None:
         layer.bias.mul_(scale)
+
+
+@torch.no_grad()
+def fold_norm_after_(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Makes `layer` compute norm(layer(x)), for a batch norm with its running statistics."""
+    scale, shift = batch_norm_affine(norm)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(torch.zeros_like(shift))
+    scale_output_(layer, scale)
+    layer.bias.add_(shift)
+
+
+@torch.no_grad()
+def fold_norm_before_(norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: nn.Linear) -> None:
+    """Makes `layer` compute layer(norm(x)), for a batch norm with its running statistics."""
+    scale, shift = batch_norm_affine(norm)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0]))
+    layer.bias.add_(layer.weight @ shift)
+    layer.weight.mul_(scale)
+
+
+def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """(scale, shift) per channel that a batch norm applies in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias

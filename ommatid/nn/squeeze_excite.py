@@ -1,0 +1,29 @@
+"""Squeeze-and-excitation: the whole map decides how much each channel counts."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class SqueezeExcite(nn.Module):
+    """Scales every channel by a gate computed from the map's mean: (B, H, W, C) -> (B, H, W, C).
+
+    "Squeeze-and-Excitation Networks" (arXiv 1709.01507). Cost: 2 C hidden multiply-adds, whatever the map's size.
+
+    Args:
+        dim: C.
+        hidden: width between the two linear layers (1x1 convolutions of a reference load into them).
+        act: the activation between them.
+        gate: the activation at the end.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, act: nn.Module | None = None, gate: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = act or nn.ReLU()
+        self.fc2 = nn.Linear(hidden, dim)
+        self.gate = gate or nn.Sigmoid()
+
+    def forward(self, features: Tensor) -> Tensor:
+        squeezed = features.mean((1, 2), keepdim=True)
+        return features * self.gate(self.fc2(self.act(self.fc1(squeezed))))
