@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread (results must not depend on the machine, and workers run side by side) and real data."""
+"""Shared by all tests: real data, and one thread each, because workers run side by side."""
 
 from pathlib import Path
 

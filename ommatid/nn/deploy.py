@@ -52,7 +52,8 @@ def fold_norm_before_(norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: nn.Linear) -
 
 def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """(scale, shift) per channel that a batch norm applies in evaluation mode."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale

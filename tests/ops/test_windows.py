@@ -1,0 +1,44 @@
+"""Windows: cutting and merging are inverse, and shift regions know who were neighbours."""
+
+import pytest
+import torch
+
+from ommatid.ops.windows import merge, pad_to_multiple, partition, shift_regions
+
+
+@pytest.mark.parametrize(("size", "window"), [((6, 4), (3, 2)), ((8, 8), (4, 4)), ((5, 10), (5, 5))])
+def test_merge_undoes_partition(size: tuple[int, int], window: tuple[int, int]) -> None:
+    features = torch.randn(2, *size, 3)
+    windows = partition(features, window)
+    assert windows.shape == (2, size[0] * size[1] // (window[0] * window[1]), window[0] * window[1], 3)
+    assert torch.equal(merge(windows, window, size), features)
+
+
+def test_partition_is_row_major() -> None:
+    features = torch.arange(16).view(1, 4, 4, 1)
+    assert partition(features, (2, 2))[0, :, :, 0].tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
+
+
+def test_padding_is_at_the_bottom_and_right() -> None:
+    padded = pad_to_multiple(torch.ones(1, 3, 4, 1), (2, 4))
+    assert padded.shape == (1, 4, 4, 1)
+    assert padded[0, 3].sum() == 0
+    assert padded[0, :3].min() == 1
+
+
+@pytest.mark.parametrize(("size", "window", "shift"), [((8, 12), 4, 2), ((7, 7), 7, 3), ((10, 5), 5, 2)])
+def test_tokens_share_a_region_exactly_if_the_shift_kept_them_neighbours(size, window: int, shift: int) -> None:
+    height, width = size
+    regions = shift_regions(size, (window, window), (shift, shift))
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    shifted = torch.stack([row, column], -1).roll((-shift, -shift), (0, 1))[None]
+    positions = partition(shifted, (window, window))[0]
+    # Only rows and columns before the shift are carried around the seam, to the far end of the map.
+    carried = positions < shift
+    together = regions[:, :, None] == regions[:, None, :]
+    assert torch.equal(together, (carried[:, :, None] == carried[:, None, :]).all(-1))
