@@ -92,7 +92,6 @@ def _certainty(runs: Sequence[Row], images: int) -> Markup | None:
 def _table(runs: Sequence[Row]) -> Markup:
     columns = [
         Column("Model", "model"),
-        Column("Family", "family"),
         Column("Accuracy", "accuracy", percent, best=max, detail="deviation"),
         Column("Top 5", "top5", percent, best=max),
         Column("Latency (ms)", "latency_ms", significant, best=min, detail="quartiles"),
@@ -102,12 +101,13 @@ def _table(runs: Sequence[Row]) -> Markup:
         Column("Parameters", "parameters", count, best=min),
         Column("MACs", "macs", count, best=min),
         Column("Training", "train_seconds", duration, best=min),
+        Column("Family", "family"),
         Column("Run", "run", _run_link),
     ]
     if len({run["seed"] for run in runs}) > 1:
-        columns.insert(2, Column("Seed", "seed"))
+        columns.insert(1, Column("Seed", "seed"))
     if any(run["status"] != "done" for run in runs):
-        columns.insert(1, Column("Status", "status", _status))
+        columns.insert(-1, Column("Status", "status", _status))
     return sortable_table(columns, [_with_details(run) for run in runs], "Every run and what it measured")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ommatid.report.figure import figure, new_figure, plot_text
-from ommatid.report.formats import count, percent
+from ommatid.report.formats import percent, whole
 from ommatid.report.page import element
 from ommatid.report.table import Column, sortable_table
 
@@ -19,7 +19,7 @@ RIGHT_AND_WRONG = (
     (1, "rgba(47,125,225,1)"),
 )
 CLASSES_WITH_NUMBERS = 20
-PAIRS_SHOWN = 20
+PAIRS_SHOWN = 15
 
 
 def confusion_array(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> np.ndarray:
@@ -69,7 +69,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str]) -> Markup:
         "tickfont": {"size": 12 if numbered else 9},
     }
     side = _cell_pixels(size) * size
-    plot.update_xaxes(**ticks, tickangle=-45 if size > 6 else 0)
+    plot.update_xaxes(**ticks, tickangle=-90 if size > CLASSES_WITH_NUMBERS else -45 if size > 6 else 0)
     plot.update_yaxes(**ticks, autorange="reversed")
     note = (
         "Rows are the true class, columns the predicted one. Blue is right, orange is wrong; "
@@ -100,7 +100,7 @@ def confused_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Markup | None:
         return None
     columns = [
         Column("True → predicted", "pair"),
-        Column("Images", "images", count),
+        Column("Images", "images", whole),
         Column("Of the true class", "share", percent),
     ]
     return element(

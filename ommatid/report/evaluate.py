@@ -1,14 +1,13 @@
 """The page of one evaluated model: how good, how sure of itself, and where it is wrong."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from ommatid.report.confusion import confused_pairs, confusion_array, confusion_figure
-from ommatid.report.figure import NEUTRAL, PALETTE, figure, new_figure
-from ommatid.report.formats import count, fixed, is_number, percent, plain
+from ommatid.report.figure import NEUTRAL, PALETTE, figure, figures, new_figure
+from ommatid.report.formats import fixed, is_number, percent, whole
 from ommatid.report.page import Section, element, facts, page
 from ommatid.report.table import Column, sortable_table
 
@@ -26,13 +25,13 @@ def evaluate_page(result: Row) -> str:
         "Top 5": percent(result["top5"]),
         "Loss": fixed(result["loss"]),
         "Calibration error": percent(result["calibration_error"]),
-        "Images": plain(result["samples"]),
+        "Images": whole(result["samples"]),
     }
     sections = [
         Section("Summary", [facts(headline, class_="cards")]),
         Section("Confusion", [confusion_figure(matrix, result["classes"]), confused_pairs(matrix, result["classes"])]),
         Section("Per class", [_per_class(result["per_class"])]),
-        Section("Calibration", [_reliability(result["reliability"])]),
+        Section("Calibration", [_calibration(result["reliability"])]),
         Section("Worst mistakes", [_gallery(result["mistakes"])]),
         Section("Machine", [facts(result["machine"])]),
         Section("Settings", [facts(result["settings"])]),
@@ -46,34 +45,48 @@ def _per_class(rows: Sequence[Row]) -> Markup:
         Column("Precision", "precision", percent, best=max),
         Column("Recall", "recall", percent, best=max),
         Column("F1", "f1", percent, best=max),
-        Column("Images", "support", count),
+        Column("Images", "support", whole),
     ]
     return sortable_table(columns, rows, "Precision, recall and F1 of every class")
 
 
-def _reliability(bins: Sequence[Row]) -> Markup:
+def _calibration(bins: Sequence[Row]) -> Markup:
     known = [row for row in bins if row["count"] and is_number(row["accuracy"]) and is_number(row["confidence"])]
     if not known:
         return element("p", "No predictions to judge.", class_="note")
-    largest = max(row["count"] for row in known)
+    return figures(_reliability(known), _confidences(known))
+
+
+def _reliability(bins: Sequence[Row]) -> Markup:
     plot = new_figure("Confidence", "Accuracy")
+    diagonal = {"color": NEUTRAL, "dash": "dash", "width": 1.5}
+    plot.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=diagonal, hoverinfo="skip")
     plot.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "dash": "dash", "width": 1.5}, hoverinfo="skip"
-    )
-    plot.add_scatter(
-        x=[row["confidence"] for row in known],
-        y=[row["accuracy"] for row in known],
-        customdata=[row["count"] for row in known],
+        x=[row["confidence"] for row in bins],
+        y=[row["accuracy"] for row in bins],
         mode="lines+markers",
         line={"color": PALETTE[0], "width": 2},
-        marker={"size": [7 + 17 * math.sqrt(row["count"] / largest) for row in known], "opacity": 0.9},
+        marker={"size": 9},
         cliponaxis=False,
-        hovertemplate="confidence %{x:.1%}<br>accuracy %{y:.1%}<br>%{customdata} images<extra></extra>",
+        hovertemplate="confidence %{x:.1%}<br>accuracy %{y:.1%}<extra></extra>",
     )
-    plot.update_xaxes(range=[0, 1.03], tickformat=".0%")
-    plot.update_yaxes(range=[0, 1.05], tickformat=".0%")
-    note = "A calibrated model lies on the dashed line; below it, it is too sure of itself. Larger points: more images."
-    return figure(plot, "Reliability", note, height=400)
+    plot.update_xaxes(range=[0, 1.02], tickformat=".0%")
+    plot.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    return figure(
+        plot, "Reliability", "A calibrated model lies on the dashed line; below it, it is too sure of itself."
+    )
+
+
+def _confidences(bins: Sequence[Row]) -> Markup:
+    plot = new_figure("Confidence", "Images")
+    plot.add_bar(
+        x=[row["confidence"] for row in bins],
+        y=[row["count"] for row in bins],
+        marker={"color": PALETTE[0]},
+        hovertemplate="confidence %{x:.1%}<br>%{y} images<extra></extra>",
+    )
+    plot.update_xaxes(range=[0, 1.02], tickformat=".0%")
+    return figure(plot, "Confidence", "How sure the model was, and of how many images.")
 
 
 def _gallery(mistakes: Sequence[Row]) -> Markup:

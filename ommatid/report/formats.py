@@ -49,6 +49,11 @@ def count(value: Any) -> str:
     return significant(value) if value % 1 else f"{value:.0f}"
 
 
+def whole(value: Any) -> str:
+    """Every digit of a whole number, in groups of three: 14 703."""
+    return f"{value:,}".replace(",", NARROW_SPACE) if is_number(value) else MISSING
+
+
 def duration(seconds: Any) -> str:
     """Seconds as 8.2 s, 3 min 20 s or 2 h 5 min."""
     if not is_number(seconds):
