@@ -52,7 +52,7 @@ def load_reference(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
     sources = {rename(name, getattr(module, "REFERENCE_NAMES", [])): name for name in tensors}
     targets = model.state_dict()
 
-    report = LoadReport(missing=[name for name in targets if name not in sources])
+    report = LoadReport(missing=[name for name in targets if name not in sources and not _is_counter(name)])
     for name, source in sources.items():
         if name not in targets:
             report.unexpected.append(source)
@@ -69,6 +69,11 @@ def rename(name: str, rules: list[tuple[str, Any]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def _is_counter(name: str) -> bool:
+    """Batch norms count the batches they saw; with a fixed momentum nothing reads it, and many states lack it."""
+    return name.endswith(".num_batches_tracked")
 
 
 def _ignored(module: Any, name: str) -> bool:
