@@ -101,5 +101,11 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """(rows, columns) of a map after it was halved some times, rounding up."""
+    rows, columns = size
+    return -(-rows // 2**times), -(-columns // 2**times)
+
+
 def ceil_to_multiple(length: int, multiple: int) -> int:
     return math.ceil(length / multiple) * multiple

@@ -76,6 +76,13 @@ def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
+def position_map(state: dict[str, Tensor], name: str, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """A state whose position table `name`, stored as a sequence (1, N, C), has the two axes of the grid instead."""
+    if name not in state or state[name].shape[1] != grid[0] * grid[1]:
+        return state
+    return state | {name: state[name].unflatten(1, grid)}
+
+
 def _ignored(module: Any, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in getattr(module, "REFERENCE_IGNORED", []))
 

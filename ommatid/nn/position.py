@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,8 +25,80 @@ class RelativePositionBias(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self) -> Tensor:
-        tokens = len(self.index)
-        return self.table[self.index.flatten()].view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
+        return of_every_pair(self.table, self.index)
+
+
+class GeneratedPositionBias(nn.Module):
+    """A bias per head that a small network computes from the offset between two tokens; () -> (heads, N, N).
+
+    Unlike a table it can be asked about offsets it was not trained on. `deploy()` computes it once and for all.
+    `log_spaced_bias` and `dynamic_bias` are the published forms.
+
+    Args:
+        window: rows and columns of the window, N tokens together.
+        offsets: (L, 2), the network's input for each of the L = (2 rows - 1)(2 columns - 1) offsets, row-major.
+        network: (L, 2) -> (L, heads).
+    """
+
+    def __init__(self, window: tuple[int, int], offsets: Tensor, network: nn.Module) -> None:
+        super().__init__()
+        self.offsets: Tensor
+        self.index: Tensor
+        self.network = network
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("index", relative_index(window), persistent=False)
+        self.constant: Tensor | None
+        self.register_buffer("constant", None, persistent=False)
+
+    def forward(self) -> Tensor:
+        return of_every_pair(self.network(self.offsets), self.index) if self.constant is None else self.constant
+
+    def deploy_(self) -> None:
+        self.constant = self()
+
+
+def log_spaced_bias(
+    window: tuple[int, int], heads: int, *, trained_window: tuple[int, int] | None = None
+) -> GeneratedPositionBias:
+    """The bias of Swin Transformer V2 (arXiv 2111.09883): two layers on log-spaced offsets, between 0 and 16.
+
+    Args:
+        window: rows and columns, at least 2 each unless `trained_window` is.
+        heads: number of heads.
+        trained_window: the window whose offsets span the network's range; `window` itself where None.
+    """
+    farthest = torch.tensor([side - 1 for side in trained_window or window])
+    scaled = 8 * relative_offsets(window) / farthest
+    log_spaced = scaled.sign() * torch.log2(scaled.abs() + 1) / math.log2(8)
+    network = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False), ScaledSigmoid(16))
+    return GeneratedPositionBias(window, log_spaced, network)
+
+
+class ScaledSigmoid(nn.Module):
+    """A sigmoid between 0 and `scale`."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.sigmoid()
+
+
+def dynamic_bias(window: tuple[int, int], heads: int, dim: int) -> GeneratedPositionBias:
+    """The dynamic position bias of CrossFormer (arXiv 2108.00154): four layers of width `dim` on offsets in tokens."""
+
+    def unit(out_dim: int) -> list[nn.Module]:
+        return [nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, out_dim)]
+
+    network = nn.Sequential(nn.Linear(2, dim), *unit(dim), *unit(dim), *unit(heads))
+    return GeneratedPositionBias(window, relative_offsets(window), network)
+
+
+def relative_offsets(window: tuple[int, int]) -> Tensor:
+    """(L, 2): the (row, column) offset that each row of a relative position table stands for."""
+    rows, columns = (torch.arange(1.0 - side, side) for side in window)
+    return torch.cartesian_prod(rows, columns)
 
 
 def relative_index(window: tuple[int, int]) -> Tensor:
@@ -35,6 +109,28 @@ def relative_index(window: tuple[int, int]) -> Tensor:
     dy = y[:, None] - y[None, :] + rows - 1
     dx = x[:, None] - x[None, :] + columns - 1
     return dy * (2 * columns - 1) + dx
+
+
+def of_every_pair(table: Tensor, index: Tensor) -> Tensor:
+    """(L, heads) by offset -> (heads, N, N) by query and key; index from `relative_index`."""
+    return table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1).contiguous()
+
+
+class AbsolutePosition(nn.Module):
+    """Adds a learned table of positions to a map, resampled where the map is of another size: (B, H, W, C) -> the same.
+
+    Args:
+        grid: rows and columns of the table.
+        dim: C.
+    """
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, *grid, dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + resample_positions(self.table, (features.shape[1], features.shape[2]))
 
 
 def resample_positions(table: Tensor, size: tuple[int, int]) -> Tensor:

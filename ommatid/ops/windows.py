@@ -41,3 +41,9 @@ def shift_regions(size: tuple[int, int], window: tuple[int, int], shift: tuple[i
     )
     labels = 3 * rows[:, None] + columns[None, :]
     return partition(labels[None, :, :, None], window)[0, :, :, 0]
+
+
+def window_and_shift(size: tuple[int, int], window_size: int) -> tuple[int, int]:
+    """(window, shift) for shifted windows on a map: one that covers the shorter side shrinks to it and never shifts."""
+    shorter = min(size)
+    return (shorter, 0) if shorter <= window_size else (window_size, window_size // 2)

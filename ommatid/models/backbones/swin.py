@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import WindowAttention
-from ommatid.nn.position import resample_positions
+from ommatid.nn.position import AbsolutePosition
 from ommatid.nn.residual import stochastic_depth
+from ommatid.ops.windows import window_and_shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,7 @@ class SwinConfig(Config):
 
     def stage_window(self, stage: int) -> tuple[int, int]:
         """(window, shift) of a stage: one window that covers the shorter side of the map never shifts."""
-        shorter = min(-(-side // 2**stage) for side in self.grid)
-        return (shorter, 0) if shorter <= self.window_size else (self.window_size, self.window_size // 2)
+        return window_and_shift(halved(self.grid, stage), self.window_size)
 
 
 @register("swin", SwinConfig)
@@ -62,7 +62,7 @@ class Swin(Backbone):
     """
 
     config: SwinConfig
-    no_decay = ("position", "table")
+    no_decay = ("table",)
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
@@ -72,7 +72,7 @@ class Swin(Backbone):
         self.stem = PatchEmbed(
             config.in_channels, dims[0], config.patch_size, norm=norm(dims[0]) if config.patch_norm else None
         )
-        self.position = nn.Parameter(torch.zeros(1, *config.grid, dims[0])) if config.absolute_position else None
+        self.position = AbsolutePosition(config.grid, dims[0]) if config.absolute_position else nn.Identity()
         self.stages = nn.ModuleList(
             Stage(
                 PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
@@ -83,14 +83,9 @@ class Swin(Backbone):
         self.norm = norm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)
-        if self.position is not None:
-            nn.init.trunc_normal_(self.position, std=0.02)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        patches = self.stem(channels_last(image))
-        if self.position is not None:
-            patches = patches + resample_positions(self.position, (patches.shape[1], patches.shape[2]))
-        return pyramid(self.stages, patches)
+        return pyramid(self.stages, self.position(self.stem(channels_last(image))))
 
     def embed(self, image: Tensor) -> Tensor:
         return self.norm(self.maps(image)[-1]).mean((1, 2))
@@ -120,7 +115,7 @@ VARIANTS = {
 
 REFERENCE_NAMES = [
     (r"^patch_embed\.", "stem."),
-    (r"^absolute_pos_embed$", "position"),
+    (r"^absolute_pos_embed$", "position.table"),
     # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
     (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
     (r"^layers\.(\d+)\.", r"stages.\1."),
@@ -135,8 +130,4 @@ REFERENCE_IGNORED = [r"\.relative_position_index$", r"\.attn_mask$"]
 
 
 def convert_reference(state: dict[str, Tensor], model: Swin) -> dict[str, Tensor]:
-    """Gives the absolute position table, stored as a sequence, its two axes."""
-    table = state.get("absolute_pos_embed")
-    if table is None or table.shape[1] != model.config.grid[0] * model.config.grid[1]:
-        return state
-    return state | {"absolute_pos_embed": table.unflatten(1, model.config.grid)}
+    return position_map(state, "absolute_pos_embed", model.config.grid)

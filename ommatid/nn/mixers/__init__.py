@@ -4,5 +4,6 @@ from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.window import WindowAttention
+from ommatid.nn.mixers.window_mlp import WindowMLP
 
-__all__ = ["Attention", "NeighborhoodAttention", "SpatialReductionAttention", "WindowAttention"]
+__all__ = ["Attention", "NeighborhoodAttention", "SpatialReductionAttention", "WindowAttention", "WindowMLP"]
