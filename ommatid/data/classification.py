@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +87,11 @@ def _list(spec: str | Path) -> Listing:
     if isinstance(spec, str) and spec.startswith("torchvision:"):
         return list_torchvision(spec.removeprefix("torchvision:"))
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return list_folder(path)
-    if path.suffix.lower() == ".csv" and path.is_file():
+    if path.suffix.lower() == ".csv" and os.path.isfile(path):
         return list_table(path)
-    problem = "is neither a folder nor a .csv file" if path.exists() else "does not exist"
+    problem = "is neither a folder nor a .csv file" if os.path.exists(path) else "does not exist"
     raise DataError(f"{spec} {problem}; give digits, an image folder, a CSV of path,label, or torchvision:NAME")
 
 

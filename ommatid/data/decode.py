@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +64,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """The image with its header read and judged, its pixels not yet decoded."""
     try:
         _check_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings (size, odd metadata) are no reason to skip a file
-            image = Image.open(path)
+        image = Image.open(path)
     except UnreadableImageError:
         raise
     except Image.UnidentifiedImageError as error:

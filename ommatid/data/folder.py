@@ -38,14 +38,15 @@ def list_folder(root: Path) -> Listing:
 def image_files(root: Path, skipped: list[Skipped]) -> list[Path]:
     """Every file below `root` with an image's suffix, sorted; folders that cannot be listed are added to `skipped`."""
     files: list[Path] = []
-    visited: set[str] = set()
+    # Above the root lie the other classes, which a link upwards must not bring in.
+    visited = {str(parent) for parent in Path(os.path.realpath(root)).parents}
 
     def note(error: OSError) -> None:
         skipped.append(Skipped(str(error.filename), f"folder cannot be listed: {error.strerror}"))
 
     for folder, names, leaves in os.walk(root, onerror=note, followlinks=True):
         real = os.path.realpath(folder)
-        if real in visited:  # a link back to a folder already walked
+        if real in visited:  # a link back to where the walk has been
             names.clear()
             continue
         visited.add(real)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def open_images(paths: Sequence[str | Path]) -> Images:
     if not paths:
         raise DataError("no image is named; give image files or folders")
     skipped: list[Skipped] = []
-    listed = [file for path in map(Path, paths) for file in (image_files(path, skipped) if path.is_dir() else [path])]
+    listed = [
+        file for path in map(Path, paths) for file in (image_files(path, skipped) if os.path.isdir(path) else [path])
+    ]
     files = []
     for path in dict.fromkeys(listed):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -63,7 +64,8 @@ def _readable(
 
 
 def _in_threads(work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, on odd metadata: one line per file, and no reason to skip it
         return list(pool.map(work, items))
 
 
