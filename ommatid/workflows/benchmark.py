@@ -1,0 +1,145 @@
+"""bench: how fast and how large is each of these models, here?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ommatid.models import create_model
+from ommatid.models.backbone import pair
+from ommatid.models.registry import find
+from ommatid.nn.deploy import deployed_copy
+from ommatid.workflows.machine import describe_machine
+from ommatid.workflows.measure import (
+    Measurement,
+    Precision,
+    check_settings,
+    image_for,
+    measure,
+    native_size,
+    prepared,
+    usable_device,
+)
+from ommatid.workflows.peers import TIMM_MODELS, Against, import_timm, output_error, race, timm_twin
+from ommatid.workflows.timing import thread_count
+
+__all__ = ["BenchRow", "Measurement", "bench", "measure"]
+
+
+@dataclass
+class BenchRow:
+    """One model's numbers; `error` says in one line why some or all of them are missing."""
+
+    model: str
+    measurement: Measurement | None = None
+    against: Against | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, as the report floor and JSON take it: every field of the measurement is there, None where it failed."""
+        numbers = asdict(self.measurement) if self.measurement else dict.fromkeys(Measurement.__dataclass_fields__)
+        against = asdict(self.against) if self.against else None
+        return {"model": self.model, **numbers, "against": against, "error": self.error}
+
+
+def bench(
+    models: Iterable[str],
+    *,
+    size: int | None = None,
+    batch: int = 1,
+    throughput_batch: int = 8,
+    threads: int | None = None,
+    precision: Precision = "float32",
+    device: str = "cpu",
+    deploy: bool = True,
+    against: Literal["timm"] | None = None,
+    rounds: int = 50,
+    seconds: float = 5.0,
+    json_path: str | Path | None = None,
+) -> list[BenchRow]:
+    """Measures every model with fresh weights. A model that fails becomes a row with its error; the others go on.
+
+    Args:
+        models: names of variants or families, as in `create_model`.
+        size: side of the image; the model's own `image_size`, else 224, where None.
+        deploy: measures the model's `deploy()` copy, as one would use it for inference.
+        against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
+        json_path: where to write machine, settings and rows as JSON.
+        batch, throughput_batch, threads, precision, device, rounds, seconds: as in `measure`.
+
+    Raises:
+        ValueError: no models, an impossible setting, or timm asked for and not installed.
+    """
+    names = list(models)
+    if not names:
+        raise ValueError("no models to measure: name at least one")
+    if against not in (None, "timm"):
+        raise ValueError(f"against = {against!r} is not possible: allowed is 'timm'")
+    if against:
+        import_timm()
+    check_settings(batch, throughput_batch, threads, precision, rounds)
+    usable_device(device)
+    settings: dict[str, Any] = {
+        "size": size,
+        "batch": batch,
+        "throughput_batch": throughput_batch,
+        "threads": threads,
+        "precision": precision,
+        "device": device,
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+    rows = [bench_one(name, deploy=deploy, against=bool(against), settings=settings) for name in names]
+    if json_path is not None:
+        settings |= {"deploy": deploy, "against": against}
+        report = {"machine": describe_machine(), "settings": settings, "rows": [row.to_dict() for row in rows]}
+        Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
+    return rows
+
+
+def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any]) -> BenchRow:
+    """The row of one model. `settings` are the keyword arguments of `measure`."""
+    row = BenchRow(name)
+    try:
+        model = create_at_size(name, settings["size"])
+        twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
+        subject = deployed_copy(model) if deploy else model
+        row.measurement = measure(subject, **settings)
+        if twin is not None:
+            row.against = race_twin(name, subject, twin, settings)
+        elif against:
+            row.error = f"timm has no model of the architecture {name!r}"
+    except Exception as error:  # one broken model must not hide the numbers of the others
+        row.error = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return row
+
+
+def create_at_size(name: str, size: int | None) -> nn.Module:
+    """The model with position tables for the size, where its family has any."""
+    _, config = find(name)
+    return create_model(name, **({"image_size": size} if size and hasattr(config, "image_size") else {})).eval()
+
+
+def race_twin(name: str, model: nn.Module, twin: nn.Module, settings: dict[str, Any]) -> Against:
+    """Alternating forward passes of our model and timm's, which are checked to agree first."""
+    size = pair(settings["size"] or native_size(model))
+    device = usable_device(settings["device"])
+    error = output_error(model, twin, image_for(model, 1, size))
+    ours, theirs = (prepared(module, device, settings["precision"]) for module in (model, twin))
+    image = image_for(ours, settings["batch"], size)
+    with thread_count(settings["threads"]), torch.inference_mode():
+        return race(
+            f"timm {TIMM_MODELS[name]}",
+            lambda: ours(image),
+            lambda: theirs(image),
+            device,
+            rounds=settings["rounds"],
+            seconds=2 * settings["seconds"],
+            error=error,
+        )

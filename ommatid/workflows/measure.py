@@ -1,0 +1,149 @@
+"""What one model costs on this machine: time, memory, parameters, operations."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ommatid.models.backbone import pair
+from ommatid.workflows.memory import peak_memory
+from ommatid.workflows.timing import Quartiles, quartiles, repeat, thread_count
+
+Precision = Literal["float32", "bfloat16"]
+
+DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times in milliseconds; `throughput` in images per second at `throughput_batch`; the rest at `batch`.
+
+    `memory_mb` is the peak of a forward pass beyond weights and input, in units of 2^20 bytes (workflows/memory.py).
+    `macs` are multiply-adds of one image in matrix products, convolutions and attention, as papers count them.
+    """
+
+    latency_ms: float
+    latency_p25: float
+    latency_p75: float
+    throughput: float
+    memory_mb: float
+    parameters: int
+    macs: int
+    size: tuple[int, int]
+    batch: int
+    throughput_batch: int
+    threads: int
+    precision: str
+    device: str
+
+
+def measure(
+    model: nn.Module,
+    *,
+    size: int | tuple[int, int] | None = None,
+    batch: int = 1,
+    throughput_batch: int = 8,
+    threads: int | None = None,
+    precision: Precision = "float32",
+    device: str | torch.device = "cpu",
+    rounds: int = 50,
+    seconds: float = 5.0,
+) -> Measurement:
+    """Measures the forward pass of any module that takes (B, C, H, W) images. The module itself is left as it is.
+
+    Args:
+        model: measured in evaluation mode, as a copy on `device`.
+        size: side of the image, or (height, width); the model's own `config.image_size`, else 224, where None.
+        batch: images in the timed forward pass.
+        throughput_batch: images in the forward pass that throughput is taken from.
+        threads: CPU threads; PyTorch's present number where None.
+        precision: of weights and images.
+        device: "cpu", "cuda", "mps".
+        rounds: at most so many timed calls for each number ...
+        seconds: ... and none begun after so long.
+
+    Raises:
+        ValueError: a setting is impossible on this machine.
+    """
+    check_settings(batch, throughput_batch, threads, precision, rounds)
+    target, size = usable_device(device), pair(size or native_size(model))
+    subject = prepared(model, target, precision)
+    with thread_count(threads), torch.inference_mode():
+
+        def timed(images: int) -> Quartiles:
+            image = image_for(subject, images, size)
+            return quartiles(repeat(lambda: subject(image), target, rounds=rounds, seconds=seconds))
+
+        latency = timed(batch)
+        slowness = latency if throughput_batch == batch else timed(throughput_batch)
+        return Measurement(
+            latency_ms=1e3 * latency.median,
+            latency_p25=1e3 * latency.p25,
+            latency_p75=1e3 * latency.p75,
+            throughput=throughput_batch / slowness.median,
+            memory_mb=forward_memory(subject, image_for(subject, batch, size)) / 2**20,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            macs=count_macs(subject, image_for(subject, 1, size)),
+            size=size,
+            batch=batch,
+            throughput_batch=throughput_batch,
+            threads=torch.get_num_threads(),
+            precision=precision,
+            device=str(target),
+        )
+
+
+def check_settings(batch: int, throughput_batch: int, threads: int | None, precision: str, rounds: int) -> None:
+    """Raises ValueError for what no machine can do."""
+    counts = {"batch": batch, "throughput_batch": throughput_batch, "threads": threads, "rounds": rounds}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} = {count} is not possible: allowed is 1 or more")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision = {precision!r} is not possible: allowed is {' or '.join(get_args(Precision))}")
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """Raises ValueError where this machine has no such device."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"device = {str(name)!r} is not possible: this machine or this build of torch has none"
+        ) from None
+
+
+def native_size(model: nn.Module) -> int | tuple[int, int]:
+    """The image size in the model's config, 224 where it has none."""
+    return getattr(getattr(model, "config", None), "image_size", DEFAULT_SIZE)
+
+
+def prepared(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """A copy in evaluation mode, on the device, with weights of the precision."""
+    return copy.deepcopy(model).eval().requires_grad_(False).to(device, getattr(torch, precision))
+
+
+def image_for(model: nn.Module, batch: int, size: tuple[int, int]) -> Tensor:
+    """Random images on the model's device and in its precision."""
+    channels = getattr(getattr(model, "config", None), "in_channels", 3)
+    like = next(model.parameters(), torch.empty(0))
+    return torch.randn(batch, channels, *size, dtype=like.dtype, device=like.device)
+
+
+def forward_memory(model: nn.Module, image: Tensor) -> int:
+    """Peak bytes of one forward pass beyond the weights and the image."""
+    return peak_memory(lambda: model(image), image.device, [image, *model.parameters(), *model.buffers()])
+
+
+def count_macs(model: nn.Module, image: Tensor) -> int:
+    """Multiply-adds of one forward pass. Model and image may be on the meta device, where it costs no arithmetic."""
+    # Attention is counted as the two matrix products that it is: not every fused kernel is known to the counter.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() // 2
