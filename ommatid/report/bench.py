@@ -14,13 +14,15 @@ from ommatid.report.table import Column, is_numeric, sortable_table
 
 Row = Mapping[str, Any]
 
+SETTINGS = ("batch", "threads", "precision")
+
 
 def bench_table(rows: Sequence[Row]) -> Table:
     """The rows as a rich table; the columns of the competitor only where one was measured."""
     columns, flat = _columns(rows), [_flat(row) for row in rows]
-    table = Table(title="Speed on this machine")
+    table = Table(title="Speed on this machine", caption=_shared(rows))
     for column in columns:
-        table.add_column(column.title, justify="right" if is_numeric(column, flat) else "left")
+        table.add_column(column.title, overflow="fold", justify="right" if is_numeric(column, flat) else "left")
     for row in flat:
         table.add_row(*(_terminal_cell(column, row) for column in columns))
     return table
@@ -39,12 +41,12 @@ def bench_page(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
         Section("Latency", [_figure(rows)]),
         Section("Machine", [facts(machine)]),
     ]
-    return page("Benchmark", f"{len(rows)} measurements on this machine", sections)
+    return page("Benchmark", ", ".join(filter(None, [f"{len(rows)} measurements", _shared(rows)])), sections)
 
 
 def _terminal_cell(column: Column, row: Row) -> Text:
     detail = row.get(column.detail) if column.detail else None
-    return Text(f"{column.show(row.get(column.key))}{f' ({detail})' if detail else ''}")
+    return Text("\n".join(str(line) for line in (column.show(row.get(column.key)), detail) if line is not None))
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
@@ -55,9 +57,7 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         Column("Memory (MB)", "memory_mb", significant, best=min),
         Column("Parameters", "parameters", count, best=min),
         Column("MACs", "macs", count, best=min),
-        Column("Batch", "batch"),
-        Column("Threads", "threads"),
-        Column("Precision", "precision"),
+        *(Column(setting.capitalize(), setting) for setting in _varied(rows)),
     ]
     if any(row["against"] for row in rows):
         columns[2:2] = [
@@ -66,6 +66,16 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
             Column("Ratio", "ratio", significant, best=min, detail="ratio_quartiles"),
         ]
     return columns
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    return [setting for setting in SETTINGS if len({row[setting] for row in rows}) > 1]
+
+
+def _shared(rows: Sequence[Row]) -> str:
+    """The settings that are the same in every row: 'batch 1, threads 4, precision float32'."""
+    varied = _varied(rows)
+    return ", ".join(f"{setting} {rows[0][setting]}" for setting in SETTINGS if rows and setting not in varied)
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -94,8 +104,7 @@ def _reading(rows: Sequence[Row]) -> Markup | None:
 
 
 def _figure(rows: Sequence[Row]) -> Markup:
-    varied = [setting for setting in ("batch", "threads", "precision") if len({row[setting] for row in rows}) > 1]
-    names = [plot_text(", ".join([row["model"], *(f"{key} {row[key]}" for key in varied)])) for row in rows]
+    names = [plot_text(", ".join([row["model"], *(f"{key} {row[key]}" for key in _varied(rows))])) for row in rows]
     plot = new_figure("Latency, ms", "")
     plot.add_scatter(
         x=[row["latency_ms"] for row in rows],

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from ommatid.report.figure import NEUTRAL, PALETTE, colours, figure, figures, legend, new_figure, plot_text
-from ommatid.report.formats import count, duration, is_number, percent, plain, significant
+from ommatid.report.formats import count, duration, is_number, percent, plain, short_name, significant
 from ommatid.report.page import Section, bullets, code, collapsible, element, facts, page, paragraphs
 from ommatid.report.recommend import accuracy_margin, by_model, pareto_front, recommend
 from ommatid.report.table import Column, sortable_table
@@ -91,7 +91,7 @@ def _certainty(runs: Sequence[Row], images: int) -> Markup | None:
 
 def _table(runs: Sequence[Row]) -> Markup:
     columns = [
-        Column("Model", "model"),
+        Column("Model", "model", detail="note"),
         Column("Accuracy", "accuracy", percent, best=max, detail="deviation"),
         Column("Top 5", "top5", percent, best=max),
         Column("Latency (ms)", "latency_ms", significant, best=min, detail="quartiles"),
@@ -106,21 +106,17 @@ def _table(runs: Sequence[Row]) -> Markup:
     ]
     if len({run["seed"] for run in runs}) > 1:
         columns.insert(1, Column("Seed", "seed"))
-    if any(run["status"] != "done" for run in runs):
-        columns.insert(-1, Column("Status", "status", _status))
     return sortable_table(columns, [_with_details(run) for run in runs], "Every run and what it measured")
 
 
 def _with_details(run: Row) -> dict[str, Any]:
     deviation, spread = run.get("accuracy_std"), run.get("latency_spread_ms")
+    status = element("span", run["status"], class_="bad" if run["status"] == "failed" else None)
     return dict(run) | {
+        "note": status if run["status"] != "done" else None,
         "deviation": f"± {percent(deviation)}" if is_number(deviation) else None,
         "quartiles": "–".join(significant(value) for value in spread) if spread else None,
     }
-
-
-def _status(status: str) -> Markup:
-    return element("span", status, class_="bad" if status == "failed" else None)
 
 
 def _run_link(path: str | None) -> object:
@@ -174,6 +170,7 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         return None
     costs = [model[measure] for model in known]
     accuracies = [model["accuracy"] for model in known]
+    deviations = [model["accuracy_std"] or 0.0 for model in known]
     front = pareto_front(list(zip(costs, accuracies, strict=True)))
     axis = _cost_axis(costs)
     plot = new_figure(title, "Accuracy")
@@ -188,13 +185,13 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         x=costs,
         y=accuracies,
         mode="markers+text",
-        text=[plot_text(model["model"]) if i in front else "" for i, model in enumerate(known)],
+        text=[plot_text(short_name(model["model"])) if i in front else "" for i, model in enumerate(known)],
         textposition=_sides(costs, axis),
         cliponaxis=False,
         hovertext=[plot_text(model["model"]) for model in known],
         hovertemplate="%{hovertext}<br>%{y:.1%}, %{x:.3s}<extra></extra>",
         error_y={
-            "array": [model["accuracy_std"] or 0 for model in known],
+            "array": deviations,
             "thickness": 1,
             "width": 3,
             "color": NEUTRAL,
@@ -202,7 +199,7 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         marker={"size": 11, "color": [shade[model["model"]] for model in known], "opacity": 0.9},
     )
     plot.update_xaxes(**axis)
-    plot.update_yaxes(tickformat=".1%", range=_padded(min(accuracies), max(accuracies), below=0.1, above=0.16))
+    plot.update_yaxes(tickformat=".1%", range=_accuracy_range(accuracies, deviations))
     return figure(plot, f"Accuracy against {title.split(',')[0].lower()}")
 
 
@@ -213,6 +210,14 @@ def _cost_axis(costs: Sequence[float]) -> dict[str, Any]:
     ends = _padded(math.log10(low), math.log10(high), below=0.1, above=0.1)
     steps = [digit * 10.0**power for power in range(math.floor(ends[0]), math.ceil(ends[1])) for digit in (1, 2, 5)]
     return {"type": "log", "range": ends, "tickvals": steps, "ticktext": [count(step) for step in steps]}
+
+
+def _accuracy_range(accuracies: Sequence[float], deviations: Sequence[float]) -> list[float]:
+    """The range that holds every point with its deviation; single points get two percentage points around them."""
+    low = min(value - spread for value, spread in zip(accuracies, deviations, strict=True))
+    high = max(value + spread for value, spread in zip(accuracies, deviations, strict=True))
+    padded = _padded(min(low, high - 0.02), high, below=0.12, above=0.16)
+    return [padded[0], min(padded[1], 1.0)]
 
 
 def _sides(costs: Sequence[float], axis: Row) -> list[str]:

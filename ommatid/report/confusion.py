@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ommatid.report.figure import figure, new_figure, plot_text
-from ommatid.report.formats import percent, whole
+from ommatid.report.formats import percent, short_name, whole
 from ommatid.report.page import element
 from ommatid.report.table import Column, sortable_table
 
@@ -65,7 +65,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str]) -> Markup:
         "type": "category",
         "showgrid": False,
         "tickvals": list(range(0, size, every)),
-        "ticktext": [plot_text(_short(name)) for name in classes[::every]],
+        "ticktext": [plot_text(short_name(name)) for name in classes[::every]],
         "tickfont": {"size": 12 if numbered else 9},
     }
     side = _cell_pixels(size) * size
@@ -80,10 +80,6 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str]) -> Markup:
 
 def _cell_pixels(size: int) -> int:
     return 34 if size <= CLASSES_WITH_NUMBERS else 13 if size <= 60 else 10 if size <= 120 else 6
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
 
 
 def confused_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Markup | None:

@@ -35,7 +35,7 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12},
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        margin={"l": 8, "r": 12, "t": 24, "b": 8},
         showlegend=False,
         # A finger that moves across a figure scrolls the page; zooming is a button of the figure.
         dragmode=False,

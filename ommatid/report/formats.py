@@ -19,6 +19,11 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def short_name(name: str) -> str:
+    """The name cut to what fits in a figure."""
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
 def significant(value: Any) -> str:
     """Three significant digits without exponent: 0.0123, 4.21, 38.5, 1 234."""
     if not is_number(value):

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ommatid.report.confusion import CLASSES_WITH_NUMBERS, confusion_array, row_shares
 from ommatid.report.figure import PALETTE
-from ommatid.report.formats import is_number
+from ommatid.report.formats import is_number, short_name
 
 MIN_SIDE = 224
 MAX_LABELLED_CLASSES = 100
@@ -28,7 +28,7 @@ def curves_png(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> 
     _lines(accuracies, rows, {"val_accuracy": "validation"})
     losses.set(xlabel="epoch", ylabel="loss")
     accuracies.set(xlabel="epoch", ylabel="accuracy")
-    drawing.savefig(path)
+    drawing.savefig(path, format="png")
 
 
 def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: str | PathLike[str]) -> None:
@@ -46,13 +46,15 @@ def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str], path:
     axes.set(xlabel="predicted", ylabel="true")
     if size <= MAX_LABELLED_CLASSES:
         letters = 9 if size <= CLASSES_WITH_NUMBERS else 7
-        axes.set_xticks(range(size), classes, rotation=90 if size > 5 else 0, fontsize=letters, parse_math=False)
-        axes.set_yticks(range(size), classes, fontsize=letters, parse_math=False)
+        names = [short_name(name) for name in classes]
+        axes.set_xticks(range(size), names, rotation=90 if size > 5 else 0, fontsize=letters, parse_math=False)
+        axes.set_yticks(range(size), names, fontsize=letters, parse_math=False)
     if size <= CLASSES_WITH_NUMBERS:
         for (row, column), number in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
-    drawing.savefig(path)
+            text = str(number) if number else ""
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    drawing.savefig(path, format="png")
 
 
 def labelled_png(image: Image.Image, lines: Sequence[str], path: str | PathLike[str]) -> None:

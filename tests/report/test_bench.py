@@ -40,10 +40,19 @@ def test_the_competitor_appears_only_where_one_was_measured():
 
 
 def test_terminal_table_shows_the_same_numbers():
-    line = next(line for line in printed(bench_rows()).splitlines() if "convnext_tiny" in line)
-    assert "35.5 (34.4–38.3)" in line
-    assert "0.800 (0.780–0.830)" in line
-    assert "28.6\u202fM" in line
+    lines = printed(bench_rows()).splitlines()
+    start = next(index for index, line in enumerate(lines) if "convnext_tiny" in line)
+    assert all(text in lines[start] for text in ("35.5", "44.4", "0.800", "28.6\u202fM"))
+    assert all(text in lines[start + 1] for text in ("34.4–38.3", "0.780–0.830"))
+
+
+def test_settings_are_a_column_where_they_differ_and_said_once_where_they_do_not():
+    rows = [row | {"batch": batch} for row, batch in zip(bench_rows(), (1, 8, 1, 1, 1, 1, 1), strict=True)]
+    document = read(bench_page(rows, MACHINE))
+    assert document.find("header").find("p").text == "7 measurements, threads 1, precision float32"
+    assert [row["Batch"] for row in table_cells(document.find("table"))][:3] == ["1", "8", "1"]
+    assert "Batch" in printed(rows)
+    assert "batch 1, threads 1, precision float32" in printed(bench_rows())
 
 
 def test_hostile_names_and_missing_numbers():

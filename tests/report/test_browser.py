@@ -7,6 +7,7 @@ import pytest
 from ommatid.report.bench import bench_page
 from ommatid.report.compare import compare_page
 from ommatid.report.evaluate import evaluate_page
+from ommatid.report.formats import short_name
 
 from .examples import HOSTILE, MACHINE, MODELS, bench_rows, compare_results, evaluate_result, failed_run, make_run
 
@@ -97,7 +98,7 @@ def test_names_are_shown_as_they_are(open_page):
     runs = [make_run(HOSTILE, HOSTILE, *MODELS[0][2:]), make_run(*MODELS[3]), failed_run(HOSTILE, HOSTILE)]
     browser = open_page(compare_page(compare_results(runs)))
     labels = browser.find_elements(By.CSS_SELECTOR, "#figure-accuracy-against-latency .textpoint text")
-    assert HOSTILE in [label.get_attribute("textContent") for label in labels]
+    assert [label.get_attribute("textContent") for label in labels] == [short_name(HOSTILE), "shvit_s1"]
     assert HOSTILE in column(browser, 1)
 
 

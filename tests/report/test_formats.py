@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ommatid.report.formats import count, duration, fixed, percent, plain, significant, whole
+from ommatid.report.formats import count, duration, fixed, percent, plain, short_name, significant, whole
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_numbers_as_people_read_them(write, value, text):
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_what_was_not_measured_is_a_dash(write, value):
     assert write(value) == "–"
+
+
+def test_long_names_are_cut():
+    assert short_name("a" * 20) == "a" * 20
+    assert short_name("a" * 21) == "a" * 19 + "…"

@@ -73,3 +73,10 @@ def test_the_given_image_is_left_alone(tmp_path):
     labelled_png(image, ["line"], tmp_path / "labelled.png")
     assert image.size == (300, 300)
     assert image.mode == "L"
+
+
+def test_any_file_name_takes_a_png(tmp_path):
+    curves_png([], tmp_path / "curves.draft")
+    confusion_png([[1]], ["a"], tmp_path / "confusion.draft")
+    labelled_png(Image.new("RGB", (9, 9)), [], tmp_path / "labelled.draft")
+    assert all(pixels(path).size for path in tmp_path.iterdir())
