@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ommatid.nn.conv import depthwise_conv
+
 
 class RelativePositionBias(nn.Module):
     """A learned bias per head for every offset between two tokens of a window; () -> (heads, N, N), N = rows * columns.
@@ -131,6 +133,27 @@ class AbsolutePosition(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + resample_positions(self.table, (features.shape[1], features.shape[2]))
+
+
+class ConvPosition(nn.Module):
+    """Conditional position encoding: x plus a 3x3 depthwise convolution of x; (B, H, W, C) -> (B, H, W, C).
+
+    From CPVT (arXiv 2102.10882). `deploy()` folds the addition into the convolution. Cost: 9 H W C multiply-adds.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = depthwise_conv(dim, 3)
+        self.folded = False
+
+    def forward(self, features: Tensor) -> Tensor:
+        encoding = self.conv(features)
+        return encoding if self.folded else features + encoding
+
+    def deploy_(self) -> None:
+        if not self.folded:
+            self.conv.weight[:, 0, 1, 1] += 1
+            self.folded = True
 
 
 def resample_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
