@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,10 +16,10 @@ def bench(
     size: Size = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Threads = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of weights and images.")] = "float32",
     device: Device = "cpu",
     deploy: Annotated[bool, typer.Option(help="Measure the deployed form.")] = True,
-    against: Annotated[str | None, typer.Option(help="timm: measure its model in turns with ours.")] = None,
+    against: Annotated[Literal["timm"] | None, typer.Option(help="Measure its model too, in turns with ours.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure latency, throughput, memory and size on this machine."""
@@ -38,4 +37,4 @@ def bench(
         against=against,
         json_path=json,
     )
-    Console().print(bench_table([asdict(row) for row in rows]))
+    Console().print(bench_table([row.to_dict() for row in rows]))

@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ommatid.cli.options import Data, Device, Size, Trained
+from ommatid.cli.options import Device, Size, Trained
 
 
 def evaluate(
     run: Trained,
-    data: Data,
+    data: Annotated[str | None, typer.Argument(help="As for train; the run's own validation part by default.")] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     size: Size = None,
     device: Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; RUN/evaluation by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; RUN/evaluation-DATA by default.")] = None,
 ) -> None:
     """Judge a trained model: accuracy, confusion, calibration, and its worst mistakes as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow

@@ -38,3 +38,11 @@ def parse_settings(pairs: Sequence[str] | None) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ValueError(f"--set {pair!r}: {value!r} is not a YAML value, as 3, true or [8, 16] are") from None
     return settings
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """`"3"` -> 3 trainings; `"4,7"` -> these seeds. Raises ValueError for anything else."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
+    except ValueError:
+        raise ValueError(f"--seeds {text!r} is neither a number of trainings nor seeds with commas, as 4,7") from None

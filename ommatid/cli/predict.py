@@ -17,6 +17,7 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes per image.")] = 5,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder for CSV, JSON and pictures together.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to this CSV file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the predictions to this JSON file.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Write each image with its labels to this folder.")] = None,
@@ -24,7 +25,7 @@ def predict(
     """Name what is on images."""
     from ommatid.workflows.predict import predict as workflow
 
-    found = workflow(run, images, top=top, batch=batch, device=device, csv=csv, json=json, pictures=pictures)
+    found = workflow(run, images, top=top, batch=batch, device=device, out=out, csv=csv, json=json, pictures=pictures)
     console, errors = Console(), Console(stderr=True)
     for prediction in found.predictions:
         labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in prediction.labels)

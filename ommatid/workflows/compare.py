@@ -1,0 +1,256 @@
+"""compare: which of these models, for these images, on this machine?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ommatid.data import ImageData, open_data
+from ommatid.models.config import require, suggest
+from ommatid.models.registry import find
+from ommatid.report.formats import duration, percent, significant
+from ommatid.workflows.benchmark import deployed
+from ommatid.workflows.comparison import Row, continued, new_row, save
+from ommatid.workflows.machine import describe_machine
+from ommatid.workflows.measure import measure, usable_device
+from ommatid.workflows.model_spec import ModelSpec, parse_model
+from ommatid.workflows.recipes import load_recipe
+from ommatid.workflows.run import Run
+from ommatid.workflows.train import train
+
+MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "parameters", "macs")
+"""What does not depend on the seed: measured once for each model."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every model of a comparison is put through.
+
+    training: keyword arguments of `train`. common: fields of the models' configs. measuring: arguments of `measure`.
+    """
+
+    data: str | Path
+    training: Mapping[str, Any]
+    common: Mapping[str, Any]
+    measuring: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """All that the runs share, as JSON has it. Raises ValueError for what is impossible for every model."""
+        for name in ("size", "devices"):
+            require(self.training[name] is None or self.training[name] >= 1, name, self.training[name], "1 or more")
+        threads = self.measuring["threads"]
+        require(threads is None or threads >= 1, "threads", threads, "1 or more")
+        usable_device(self.measuring["device"])
+        changes = {name: self.training[name] for name in ("epochs", "batch", "lr", "precision")}
+        recipe = load_recipe(self.training["recipe"]).changed(**changes).to_dict()
+        rest = {"size": self.training["size"], "devices": self.training["devices"], "set": self.common}
+        return json.loads(json.dumps({"recipe": recipe.pop("name")} | recipe | rest | dict(self.measuring)))
+
+
+def compare(
+    data: str | Path,
+    models: Sequence[str],
+    *,
+    recipe: str | Path = "default",
+    seeds: int | Sequence[int] = 1,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    precision: str | None = None,
+    devices: int | None = None,
+    set: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Trains every model alike on the same images, measures each here, and writes a page that says which to use.
+
+    What is known is on disk after every step: killed at any moment, the same call continues. Models and seeds can be
+    added to a comparison later; what they are trained with cannot change. A model that fails is reported on the page.
+
+    Args:
+        models: registered names; `NAME[FIELD=VALUE,...]` changes fields of that model's config.
+        seeds: how many trainings of each model, or their seeds.
+        recipe, epochs, size, batch, lr, precision, devices: as for `train`.
+        set: fields of the models' configs, for every model that has such a field.
+        device, threads: what latency, throughput and memory are measured on; PyTorch's number of threads where None.
+        out: the folder; one in runs/ named after all the above where None.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ValueError: the data or a setting is impossible, none of the models can be used, or `out` holds a comparison
+            made with other settings.
+    """
+    training = {"recipe": recipe, "epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision}
+    plan = Plan(data, training | {"devices": devices}, dict(set or {}), {"device": device, "threads": threads})
+    settings = plan.settings()
+    seeds = _seeds(seeds)
+    specs, unusable = _usable(list(dict.fromkeys(models)), plan.common)
+    images = open_data(data)
+    folder = Path(out).expanduser() if out else Path("runs", _default_name(data, models, settings))
+    results = continued(
+        folder,
+        {
+            "title": f"Comparison on {Path(images.origin).name}",
+            "data": _facts(images),
+            "machine": describe_machine(),
+            "settings": settings,
+            "command": _command(plan, models, seeds, out),
+            "runs": _rows(specs, unusable, seeds),
+        },
+    )
+    _work_off(folder, results, specs, plan, progress)
+    return folder / "report.html"
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    require(bool(chosen) and min(chosen) >= 0, "seeds", seeds, "a number of trainings, or their seeds, each 0 or more")
+    return chosen
+
+
+def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str, ModelSpec], dict[str, str]]:
+    """The models that can be built, and the error of those that cannot, by how they were written.
+
+    Raises:
+        ValueError: none can be built, or a name in `common` is a field of none.
+    """
+    specs, unusable = {}, {}
+    for text in models:
+        try:
+            spec = parse_model(text)
+            find(spec.name)[1].replace(**spec.config(common))
+            specs[spec.text] = spec
+        except ValueError as error:
+            unusable[text] = str(error)
+    if not specs:
+        raise ValueError(next(iter(unusable.values()), "no model is named; `ommatid models` lists those there are"))
+    fields = {name for spec in specs.values() for name in find(spec.name)[1].to_dict()}
+    for name in common:
+        if name not in fields:
+            raise ValueError(f"none of the models has a field {name!r}{suggest(name, fields)}")
+    return specs, unusable
+
+
+def _rows(specs: Mapping[str, ModelSpec], unusable: Mapping[str, str], seeds: Sequence[int]) -> list[Row]:
+    """A row for each model and seed, seed by seed: after the first seed every model can be judged."""
+    rows = [
+        new_row(spec.text, find(spec.name)[0].id, seed, f"runs/{spec.folder}-seed{seed}")
+        for seed in seeds
+        for spec in specs.values()
+    ]
+    bad = [new_row(text, "", seeds[0], "") | {"status": "failed", "error": why} for text, why in unusable.items()]
+    return rows + bad
+
+
+def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: Plan, progress: bool) -> None:
+    """Trains and measures what is pending, and writes down each step. Raises ValueError if nothing is left."""
+    console = Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
+    rows = results["runs"]
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder, results)
+    for number, row in enumerate(rows, start=1):
+        if row["status"] == "pending":
+            console.print(f"{number} of {len(rows)}: {row['model']}, seed {row['seed']}{_time_left(rows)}")
+            try:
+                if row["accuracy"] is None:
+                    row |= _trained(folder / row["run"], specs[row["model"]], row["seed"], plan, progress)
+                    save(folder, results)
+                row |= _measured(folder / row["run"], row, rows, plan.measuring) | {"status": "done"}
+            except Exception as error:  # a model that fails must not cost the others their turn
+                row |= {"status": "failed", "error": str(error) if isinstance(error, ValueError) else repr(error)}
+            save(folder, results)
+            console.print(f"    {_outcome(row)}")
+    if all(row["status"] == "failed" for row in rows):
+        raise ValueError(f"every model failed, as {folder / 'report.html'} shows; the first: {rows[0]['error']}")
+
+
+def _trained(path: Path, spec: ModelSpec, seed: int, plan: Plan, progress: bool) -> Row:
+    """What a row says about its training: continued where an earlier one was cut, read where it had finished."""
+    if not (path / "config.yaml").is_file():
+        shutil.rmtree(path, ignore_errors=True)  # cut while its files were laid out
+        fields = spec.config(plan.common)
+        train(plan.data, model=spec.name, set=fields, seed=seed, out=path, progress=progress, **plan.training)
+    elif not Run.open(path).finished:
+        train(resume=path, progress=progress)
+    run = Run.open(path)
+    return {
+        "accuracy": run.result["best_accuracy"],
+        "top5": run.result["top5"],
+        "train_seconds": run.result["seconds"],
+        "size_mb": run.weights().stat().st_size / 2**20,
+        "curve": run.metrics(),
+    }
+
+
+def _measured(path: Path, row: Row, rows: Sequence[Row], measuring: Mapping[str, Any]) -> Row:
+    """What a row says about the model's cost here; taken from another seed's row where that has it already."""
+    known = next((other for other in rows if other["model"] == row["model"] and other["latency_ms"] is not None), None)
+    if known is not None:
+        return {name: known[name] for name in MEASURES}
+    run = Run.open(path)
+    found = measure(deployed(run.load_model()), size=run.size, **measuring)
+    return {
+        "latency_ms": found.latency_ms,
+        "latency_spread_ms": [found.latency_p25, found.latency_p75],
+        "throughput": found.throughput,
+        "memory_mb": found.memory_mb,
+        "parameters": found.parameters,
+        "macs": found.macs,
+    }
+
+
+def _time_left(rows: Sequence[Row]) -> str:
+    known = [row["train_seconds"] for row in rows if row["train_seconds"] is not None]
+    pending = sum(row["accuracy"] is None and row["status"] == "pending" for row in rows)
+    return f", about {duration(statistics.fmean(known) * pending)} left" if known and pending else ""
+
+
+def _outcome(row: Row) -> str:
+    if row["status"] == "failed":
+        return f"failed: {row['error']}"
+    return f"{percent(row['accuracy'])} at {significant(row['latency_ms'])} ms per image"
+
+
+def _facts(images: ImageData) -> dict[str, Any]:
+    return {
+        "origin": images.origin,
+        "fingerprint": images.fingerprint(),
+        "classes": list(images.classes),
+        "train": len(images.train),
+        "val": len(images.val),
+        "skipped": [skip._asdict() for skip in images.skipped],
+    }
+
+
+def _default_name(data: str | Path, models: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """The same for the same command, so that it finds what it has begun."""
+    path = Path(data).expanduser()
+    place = str(path.resolve()) if path.exists() else str(data)
+    told = json.dumps([place, list(models), settings])
+    return f"compare-{path.stem.replace(':', '-')}-{settings['recipe']}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def _command(plan: Plan, models: Sequence[str], seeds: Sequence[int], out: str | Path | None) -> str:
+    """The command line that asks for this comparison."""
+    counted = list(seeds) == list(range(len(seeds)))
+    # The last comma tells a single seed from a number of trainings.
+    told = str(len(seeds)) if counted else "".join(f"{seed}," for seed in seeds)
+    words = ["ommatid", "compare", str(plan.data), "--models", ",".join(models)]
+    options = {**plan.training, **plan.measuring, "seeds": told, "out": out}
+    words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+    words += [word for name, value in plan.common.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    return shlex.join(words)

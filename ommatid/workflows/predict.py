@@ -1,0 +1,147 @@
+"""predict: what is on images that nobody has labelled."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from csv import writer as csv_writer
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ommatid.data import Images, Skipped, eval_transform, open_images
+from ommatid.models.config import require
+from ommatid.report.pictures import labelled_png
+from ommatid.workflows.files import replacing, write_json, write_text
+from ommatid.workflows.inference import probabilities
+from ommatid.workflows.measure import usable_device
+from ommatid.workflows.trained import Trained, open_trained
+
+
+@dataclass(frozen=True)
+class Label:
+    """One of the model's classes, and how likely it is."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was seen on one image: its likeliest classes, likeliest first."""
+
+    path: str
+    labels: list[Label]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One entry for each image that could be read; the others are in `skipped`, with the reason."""
+
+    predictions: list[Prediction]
+    skipped: list[Skipped]
+
+
+def predict(
+    run_or_weights: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch: int = 64,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    csv: str | Path | None = None,
+    json: str | Path | None = None,
+    pictures: str | Path | None = None,
+) -> Predictions:
+    """Classifies image files, and all images below folders.
+
+    Args:
+        top: how many classes to name per image; all of them where there are fewer.
+        csv, json: files to write the predictions to.
+        pictures: folder for a copy of each image with its labels written under it, as PNG.
+        out: folder for all three: predictions.csv, predictions.json and pictures/.
+
+    Raises:
+        ValueError: no trained model, none of the images can be read, an impossible value.
+    """
+    require(top >= 1, "top", top, "1 or more")
+    require(batch >= 1, "batch", batch, "1 or more")
+    place = usable_device(device)
+    trained = open_trained(run_or_weights)
+    images = open_images(list(paths))
+    if out is not None:
+        csv, json, pictures = (
+            given or Path(out) / name
+            for given, name in ((csv, "predictions.csv"), (json, "predictions.json"), (pictures, "pictures"))
+        )
+    found: list[Prediction] = []
+    for prediction, image in _classified(trained, images, top=top, batch=batch, device=place):
+        found.append(prediction)
+        if pictures is not None:
+            # Numbered, so that files of one name in different folders do not overwrite each other.
+            _write_picture(image, prediction, Path(pictures) / f"{len(found):05}-{Path(prediction.path).stem}.png")
+    result = Predictions(found, images.skipped)
+    if csv is not None:
+        write_text(_parent_made(csv), predictions_csv(found))
+    if json is not None:
+        write_json(_parent_made(json), _json(result))
+    return result
+
+
+def predictions_csv(predictions: Sequence[Prediction]) -> str:
+    """One row per image: path,label,probability and, for further classes, label_2,probability_2 and so on."""
+    text = io.StringIO()
+    writer = csv_writer(text, lineterminator="\n")
+    further = range(2, len(predictions[0].labels) + 1)
+    columns = (column for rank in further for column in (f"label_{rank}", f"probability_{rank}"))
+    writer.writerow(["path", "label", "probability", *columns])
+    for prediction in predictions:
+        cells = (cell for label in prediction.labels for cell in (label.name, f"{label.probability:.6f}"))
+        writer.writerow([prediction.path, *cells])
+    return text.getvalue()
+
+
+def _classified(
+    trained: Trained, images: Images, *, top: int, batch: int, device: torch.device
+) -> Iterator[tuple[Prediction, Image.Image]]:
+    transform, model = eval_transform(trained.facts.size), trained.model.to(device)
+    for group in _batches(images, batch):
+        answers = probabilities(model, torch.stack([transform(image) for _, image in group]), device)
+        for (path, image), answer in zip(group, answers, strict=True):
+            yield Prediction(str(path), _likeliest(answer, trained.facts.classes, top)), image
+
+
+def _batches(images: Images, batch: int) -> Iterator[list[tuple[Path, Image.Image]]]:
+    rest = iter(images)
+    while group := list(islice(rest, batch)):
+        yield group
+
+
+def _likeliest(answer: Tensor, classes: Sequence[str], top: int) -> list[Label]:
+    values, indices = answer.topk(min(top, len(classes)))
+    return [Label(classes[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+
+
+def _json(result: Predictions) -> dict[str, Any]:
+    return {
+        "predictions": [asdict(prediction) for prediction in result.predictions],
+        "skipped": [skip._asdict() for skip in result.skipped],
+    }
+
+
+def _write_picture(image: Image.Image, prediction: Prediction, path: Path) -> None:
+    lines = [f"{label.name} {label.probability:.1%}" for label in prediction.labels]
+    with replacing(_parent_made(path)) as draft:
+        labelled_png(image, lines, draft)
+
+
+def _parent_made(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
