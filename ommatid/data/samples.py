@@ -40,6 +40,11 @@ class Samples(Dataset[tuple[Image.Image, int]]):
         pixels, label = self._read(index)
         return Image.fromarray(pixels), label
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether every image is decoded already, so that processes reading ahead would gain nothing."""
+        return all(isinstance(source, np.ndarray) for source in self._sources)
+
     def tensor(self, index: int) -> tuple[Tensor, int]:
         """The image as a (3, H, W) uint8 view of what is in memory (do not write to it), and its class index."""
         pixels, label = self._read(index)
