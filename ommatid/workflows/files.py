@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`, with the same suffix, to write to; it takes the place of `path` when all went well."""
+    """Yields a path beside `path`, with the same suffix, to write to; it replaces `path` when all went well."""
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         yield draft

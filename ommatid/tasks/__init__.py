@@ -1,0 +1,1 @@
+"""What a model is trained for: target format, loss and metrics of each task."""

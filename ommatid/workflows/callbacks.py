@@ -1,0 +1,121 @@
+"""What happens beside the steps of a training: seeding, recording, and stopping at a loss that is no number."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.utils import save_image
+
+from ommatid.data import MEAN, STD
+from ommatid.models import save
+from ommatid.report.pictures import curves_png
+from ommatid.tasks.classification import Batch, Classification
+from ommatid.workflows.errors import TrainingError
+from ommatid.workflows.files import replacing
+from ommatid.workflows.run import Run
+from ommatid.workflows.trained import WeightFacts
+
+SECONDS_BETWEEN_PICTURES = 20
+"""Drawing takes longer than an epoch of a small training."""
+
+
+class SeedEpoch(Callback):
+    """Makes what is random in the model depend on (seed, epoch, process) alone, so that a resumed epoch is the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        torch.manual_seed(zlib.crc32(b"%d %d %d" % (self.seed, trainer.current_epoch, trainer.global_rank)))
+
+
+class Record(Callback):
+    """Writes metrics.csv, curves.png, last.safetensors and best.safetensors after each epoch.
+
+    Its rows go into the checkpoint, so that files written by an epoch that is repeated are written again, the same.
+    """
+
+    def __init__(self, run: Run, facts: WeightFacts, say: Callable[[str], None]) -> None:
+        self.run = run
+        self.facts = facts
+        self.say = say
+        self.rows: list[dict[str, float]] = []
+        self.started = self.drawn = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        # The first process alone knows the folder that was named after the time.
+        self.run = Run(trainer.strategy.broadcast(self.run.path))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:  # type: ignore[override]
+        results = pl_module.epoch_results()
+        row = {"epoch": trainer.current_epoch + 1} | results | {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
+        self.rows = [*self.rows, row | {"seconds": time.perf_counter() - self.started}]
+        if trainer.is_global_zero:
+            self._write(pl_module.judged, better=row["val_accuracy"] > best, last=len(self.rows) == trainer.max_epochs)
+            self.say(
+                f"epoch {row['epoch']}/{trainer.max_epochs}: train loss {row['train_loss']:.3f}, val loss "
+                f"{row['val_loss']:.3f}, val accuracy {row['val_accuracy']:.2%}, {self.rows[-1]['seconds']:.1f} s"
+            )
+
+    def _write(self, model: nn.Module, *, better: bool, last: bool) -> None:
+        for name in ("best", "last") if better else ("last",):
+            with replacing(self.run.path / f"{name}.safetensors") as draft:
+                save(model, draft, extra=self.facts.to_header() | {"epoch": str(len(self.rows))})
+        self.run.write_metrics(self.rows)
+        if last or time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            with replacing(self.run.path / "curves.png") as draft:
+                curves_png(self.rows, draft)
+            self.drawn = time.monotonic()
+
+
+class StopAtNonsense(Callback):
+    """Stops where the loss is infinite or not a number, before it reaches the weights, and keeps the batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.batch: Batch | None = None
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self.folder = trainer.strategy.broadcast(self.folder)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self.batch = batch
+
+    def on_after_backward(self, trainer: Trainer, pl_module: Classification) -> None:  # type: ignore[override]
+        # Here rather than after the forward pass: an accelerator has the backward pass to do while the loss is read.
+        if not torch.isfinite(pl_module.loss):
+            assert self.batch is not None
+            images, targets = self.batch
+            folder = self.folder / f"bad-batch-step{trainer.global_step}"
+            save_batch(folder, images, targets)
+            raise TrainingError(
+                f"the loss became {pl_module.loss.item()} in epoch {trainer.current_epoch + 1}, step "
+                f"{trainer.global_step}; its batch is in {folder}; try a lower lr, or precision float32"
+            )
+
+
+def save_batch(folder: Path, images: Tensor, targets: Tensor) -> None:
+    """Writes batch.safetensors (what the model saw) and batch.png (to look at)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, targets = images.detach().cpu(), targets.detach().cpu()
+    save_file({"images": images.contiguous(), "targets": targets.contiguous()}, folder / "batch.safetensors")
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    save_image((images.float() * std + mean).nan_to_num().clamp(0, 1), folder / "batch.png")

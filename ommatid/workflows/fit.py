@@ -1,0 +1,107 @@
+"""One training in a run folder, by Lightning."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import nn
+
+from ommatid.data import MEAN, STD, ImageData
+from ommatid.tasks.classification import Classification
+from ommatid.workflows.callbacks import Record, SeedEpoch, StopAtNonsense
+from ommatid.workflows.checkpoints import WholeFiles, last_checkpoint
+from ommatid.workflows.loaders import Batches
+from ommatid.workflows.optimizer import make_optimizer
+from ommatid.workflows.recipes import PRECISIONS
+from ommatid.workflows.run import Run
+from ommatid.workflows.settings import Settings
+from ommatid.workflows.trained import WeightFacts
+
+
+def fit(
+    model: nn.Module, data: ImageData, settings: Settings, run: Run, *, bar: bool, say: Callable[[str], None]
+) -> tuple[Path, list[dict[str, float]]]:
+    """Trains `model` from the run's checkpoint, or from the start where it has none: the folder, and a row per epoch.
+
+    bar: show a progress bar. say: told, in a line, what each epoch brought.
+
+    Raises:
+        TrainingError: the loss became infinite or no number.
+    """
+    recipe = settings.recipe
+    assert settings.size is not None
+    assert settings.workers is not None
+    task = Classification(
+        model,
+        num_classes=len(data.classes),
+        val_samples=len(data.val),
+        make_optimizer=partial(make_optimizer, recipe=recipe),
+        label_smoothing=recipe.label_smoothing,
+        average=recipe.ema,
+    )
+    if settings.compile:
+        model.compile()
+    record = Record(run, WeightFacts(settings.model, data.classes, settings.size, MEAN, STD), say)
+    callbacks: list[Callback] = [
+        SeedEpoch(settings.seed),
+        record,
+        StopAtNonsense(run.path),
+        last_checkpoint(run.checkpoint),
+    ]
+    with quiet_lightning(), plain_interrupt():
+        trainer = Trainer(
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip or None,
+            callbacks=[*callbacks, RichProgressBar(leave=False)] if bar else callbacks,
+            plugins=[WholeFiles()],
+            logger=False,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=run.path,
+        )
+        batches = Batches(data, recipe, size=settings.size, seed=settings.seed, workers=settings.workers)
+        trainer.fit(task, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True)
+    return record.run.path, record.rows
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps back Lightning's tips, and warnings on what is as it should be here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def plain_interrupt() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt: Lightning turns it into an exit, and leaves further ones ignored."""
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None

@@ -1,0 +1,140 @@
+"""The model that a training starts from: fresh, or with weights from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ommatid.models import create_model, load_reference
+from ommatid.models.registry import Family, families, family_of, find
+from ommatid.models.weights import read_header
+
+WRAPPERS = ("model_ema", "model", "state_dict", "model_state_dict")
+"""Keys under which published checkpoints keep the state dict."""
+
+
+def fresh_model(name: str, settings: Mapping[str, Any], *, num_classes: int, size: int) -> nn.Module:
+    """A registered model for images of `size` pixels a side; `settings` are fields of its config.
+
+    Raises ValueError: unknown model or field, or an impossible value.
+    """
+    known = {field.name for field in dataclasses.fields(find(name)[0].config)}
+    sized = {"image_size": size} if "image_size" in known else {}
+    return create_model(name, **(sized | {"num_classes": num_classes} | dict(settings)))
+
+
+def model_from_weights(
+    weights: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    num_classes: int,
+    size: int,
+    say: Callable[[str], None],
+) -> nn.Module:
+    """A model with weights from our own file, or from the checkpoint of the named model's reference implementation.
+
+    The head is left fresh, which `say` is told, where the file's is for another number of classes.
+
+    Raises:
+        ValueError: the file is missing, not weights, or those of another model.
+    """
+    if weights_header(weights) is not None:
+        model = _model_in_file(weights, name, settings, num_classes)
+        misfits = _place(model, load_file(weights))
+    else:
+        model = fresh_model(name, settings, num_classes=num_classes, size=size)
+        report = load_reference(model, read_reference(weights))
+        misfits = report.missing + [line.split(" ")[0] for line in report.mismatched]
+        if report.unexpected:
+            say(f"{len(report.unexpected)} tensors of {weights} have no place: {', '.join(report.unexpected[:5])}")
+    _check_only_head(misfits, model, weights)
+    if misfits:
+        say(f"{weights} is for another number of classes: the head ({', '.join(misfits)}) starts fresh")
+    return model
+
+
+def weights_header(weights: Path) -> dict[str, str] | None:
+    """The header of our own weights file; None for a reference checkpoint. Raises ValueError where there is no file."""
+    if not weights.is_file():
+        raise ValueError(f"no weights file at {weights}")
+    try:
+        return read_header(weights)
+    except ValueError:
+        return None
+
+
+def read_reference(weights: Path) -> dict[str, Tensor]:
+    """The state dict in a reference checkpoint, safetensors or pickle. Raises ValueError where it is neither.
+
+    Pickles are read as plain tensors only, so that a file can't run code.
+    """
+    try:
+        content = (
+            load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, "cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{weights} can't be read as weights: {str(error).strip().splitlines()[0]}") from None
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{weights} holds no state dict: expected tensors by name, or such a table under 'model'")
+    return content
+
+
+def check_size(model: nn.Module, size: int, num_classes: int) -> None:
+    """Tries one image. Raises ValueError where the model does not take its size, or does not answer with logits."""
+    try:
+        with torch.no_grad():
+            answer = model.eval()(torch.zeros(1, 3, size, size))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"size = {size} is not possible for {type(model).__name__}: {reason}") from None
+    finally:
+        model.train()
+    if not isinstance(answer, Tensor) or answer.shape != (1, num_classes):
+        raise ValueError(f"{type(model).__name__} is not a classifier: it does not give one number per class")
+
+
+def _model_in_file(weights: Path, name: str, settings: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """Built for the image size of its own tables, whatever the training's: models resample those as they run."""
+    header = read_header(weights)
+    if header["family"] not in families():
+        raise ValueError(f"{weights} holds a {header['family']!r}, which is not registered here")
+    family = families()[header["family"]]
+    if find(name)[0] is not family:
+        raise ValueError(f"{weights} holds a {family.id}, not a {name}")
+    config = family.config.from_dict(json.loads(header["config"]))
+    return family.model(config.replace(**(dict(settings) | {"num_classes": num_classes})))
+
+
+def _place(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Loads every tensor that fits; the names of the model's that got none."""
+    targets = model.state_dict()
+    fitting = {name: state[name] for name in targets if name in state and state[name].shape == targets[name].shape}
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in targets if name not in fitting]
+
+
+def _check_only_head(misfits: Iterable[str], model: nn.Module, weights: Path) -> None:
+    family = family_of(model)
+    wrong = [name for name in misfits if name not in _head_names(family, model.config)]
+    if wrong:
+        raise ValueError(f"{weights} does not fit {family.id}: it has no {wrong[0]} of that shape ({len(wrong)} such)")
+
+
+def _head_names(family: Family, config: Any) -> set[str]:
+    """The tensors whose shapes follow the number of classes."""
+    with torch.device("meta"):
+        states = [family.model(config.replace(num_classes=count)).state_dict() for count in (2, 3)]
+    return {name for name, tensor in states[0].items() if tensor.shape != states[1][name].shape}

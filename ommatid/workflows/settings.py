@@ -1,0 +1,113 @@
+"""Every setting of a training, checked: what config.yaml holds, and what a run is repeated from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import torch
+
+from ommatid.models.config import require, suggest
+from ommatid.models.registry import find
+from ommatid.workflows.recipes import Recipe
+
+STRATEGIES = ("auto", "ddp", "fsdp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the outcome of a training.
+
+    data: as `open_data` takes it. model: a registered name. set: fields of the model's config. size: image side in
+    pixels, None until it is chosen. devices: accelerators, or processes on CPU. workers: processes that read images,
+    None until it is chosen.
+
+    Raises:
+        ValueError: a value is impossible; names setting, value and what is allowed.
+    """
+
+    data: str
+    model: str
+    set: dict[str, Any]
+    recipe: Recipe
+    size: int | None = None
+    weights: str | None = None
+    seed: int = 0
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    compile: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "devices", "nodes"):
+            value = getattr(self, name)
+            require(value is None or (_is_integer(value) and value >= 1), name, value, "1 or more")
+        require(_is_integer(self.seed) and self.seed >= 0, "seed", self.seed, "an integer, 0 or more")
+        require(
+            self.workers is None or (_is_integer(self.workers) and self.workers >= 0),
+            "workers",
+            self.workers,
+            "0 or more",
+        )
+        require(self.strategy in STRATEGIES, "strategy", self.strategy, ", ".join(STRATEGIES))
+        processes = self.devices * self.nodes
+        require(
+            self.recipe.batch % processes == 0,
+            "batch",
+            self.recipe.batch,
+            f"a multiple of the {processes} processes, which share it",
+        )
+        self._check_devices()
+        self._check_model()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; `from_dict` takes it back."""
+        return asdict(self) | {"recipe": self.recipe.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str) -> Self:
+        """What a run's config.yaml says. Raises ValueError, naming `where`, for what is no setting, or missing."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ValueError(f"{where}: no setting {name!r}{suggest(str(name), known)}")
+        for name in ("data", "model", "recipe"):
+            if name not in values:
+                raise ValueError(f"{where}: {name} is missing")
+        if not isinstance(values["recipe"], dict):
+            raise ValueError(
+                f"{where}: recipe is {values['recipe']!r}; expected its contents, as a run's config.yaml has"
+            )
+        return cls(**({"set": {}} | values | {"recipe": Recipe.from_dict(values["recipe"], f"{where}, recipe")}))
+
+    def _check_devices(self) -> None:
+        accelerators = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+        require(
+            self.devices <= (accelerators or os.cpu_count() or 1),
+            "devices",
+            self.devices,
+            f"up to {accelerators} accelerators here"
+            if accelerators
+            else f"up to {os.cpu_count()} processes here (CPU)",
+        )
+        require(
+            self.strategy != "fsdp" or accelerators > 0, "strategy", "fsdp", "auto or ddp where there is no accelerator"
+        )
+        require(
+            self.recipe.precision != "float16" or accelerators > 0,
+            "precision",
+            "float16",
+            "float32 or bfloat16 where there is no accelerator",
+        )
+
+    def _check_model(self) -> None:
+        for name in ("num_classes", "in_channels"):
+            if name in self.set:
+                raise ValueError(f"set {name}={self.set[name]!r} is not possible: it follows from the data")
+        find(self.model)[1].replace(**self.set)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
