@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,11 @@ def rename(name: str, rules: list[tuple[str, Any]]) -> str:
 def _is_counter(name: str) -> bool:
     """Batch norms count the batches they saw; with a fixed momentum nothing reads it, and many states lack it."""
     return name.endswith(".num_batches_tracked")
+
+
+def zero_based(template: str) -> Callable[[re.Match[str]], str]:
+    """A replacement for REFERENCE_NAMES: the template, with the number the pattern caught, counted from 1, less 1."""
+    return lambda match: template.format(int(match[1]) - 1)
 
 
 def position_map(state: dict[str, Tensor], name: str, grid: tuple[int, int]) -> dict[str, Tensor]:

@@ -14,6 +14,19 @@ def pad_to_multiple(features: Tensor, multiple: tuple[int, int]) -> Tensor:
     return F.pad(features, (0, 0, 0, right, 0, bottom)) if bottom or right else features
 
 
+def center_pad_to_multiple(features: Tensor, multiple: tuple[int, int]) -> Tensor:
+    """`pad_to_multiple` on all four sides, with the odd one out at the bottom or right; `center_crop` undoes it."""
+    rows, columns = (-side % step for side, step in zip(features.shape[1:3], multiple, strict=True))
+    padding = (0, 0, columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return F.pad(features, padding) if rows or columns else features
+
+
+def center_crop(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of (B, H, W, C), as large as `size`."""
+    top, left = (features.shape[1] - size[0]) // 2, (features.shape[2] - size[1]) // 2
+    return features[:, top : top + size[0], left : left + size[1]]
+
+
 def partition(features: Tensor, window: tuple[int, int]) -> Tensor:
     """(B, H, W, C) -> (B, windows, window tokens, C), both row-major; H and W are multiples of the window."""
     batch, height, width, channels = features.shape

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require_divisible, require_stages
+from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed
@@ -99,14 +100,10 @@ VARIANTS = {
 }
 
 
-def _zero_based(template: str):
-    return lambda match: template.format(int(match[1]) - 1)
-
-
 REFERENCE_NAMES = [
-    (r"^patch_embed(\d+)\.", _zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", _zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", _zero_based("stages.{}.norm.")),
+    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
+    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
+    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
     (r"\.norm1\.", ".token.norm."),
     (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.q\.", ".token.inner.query."),

@@ -2,7 +2,9 @@
 
 from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
+from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
+from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
@@ -11,7 +13,9 @@ from ommatid.nn.mixers.windowed import Windowed
 __all__ = [
     "Attention",
     "ChannelAttention",
+    "CrossShapedAttention",
     "NeighborhoodAttention",
+    "SingleHeadAttention",
     "SpatialReductionAttention",
     "WindowAttention",
     "WindowMLP",
