@@ -15,6 +15,13 @@ class Conv2d(nn.Conv2d):
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` for maps: (B, H, W, C) -> (B, H', W', C'), without copying either."""
+
+    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 def depthwise_conv(dim: int, kernel_size: int, *, stride: int = 1, dilation: int = 1, bias: bool = True) -> Conv2d:
     """A convolution of every channel by itself, zero-padded so that stride 1 keeps the size; the kernel is odd."""
     padding = dilation * (kernel_size // 2)
@@ -27,9 +34,10 @@ class ConvNorm(nn.Module):
     Args:
         in_dim: C_in.
         dim: C.
-        kernel_size, stride, padding, groups, bias: of the convolution; padding None is half the kernel.
+        kernel_size, stride, padding, dilation, groups, bias: of the convolution; padding None keeps stride 1's size.
         act: the activation; None for none.
         eps: of the batch norm.
+        scale: that the batch norm starts with; 0 where a residual branch ends here and is to start at zero.
     """
 
     def __init__(
@@ -40,16 +48,29 @@ class ConvNorm(nn.Module):
         *,
         stride: int = 1,
         padding: int | tuple[int, int] | None = None,
+        dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
         act: nn.Module | None = None,
         eps: float = 1e-5,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        padding = (rows // 2, columns // 2) if padding is None else padding
-        self.conv = Conv2d(in_dim, dim, (rows, columns), stride=stride, padding=padding, groups=groups, bias=bias)
-        self.norm: nn.Module = BatchNorm2d(dim, eps=eps)
+        padding = (dilation * (rows // 2), dilation * (columns // 2)) if padding is None else padding
+        self.conv = Conv2d(
+            in_dim,
+            dim,
+            (rows, columns),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
+        norm = BatchNorm2d(dim, eps=eps)
+        nn.init.constant_(norm.weight, scale)
+        self.norm: nn.Module = norm
         self.act = act or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:

@@ -23,15 +23,16 @@ def deployed_copy(model: Model) -> Model:
 
 
 @torch.no_grad()
-def scale_output_(layer: nn.Linear | nn.Conv2d, scale: Tensor) -> None:
-    """Multiplies every output channel of a linear or convolution layer by `scale`, inside its weights."""
-    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+def scale_output_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, scale: Tensor) -> None:
+    """Multiplies every output channel of a linear or (transposed) convolution layer by `scale`, inside its weights."""
+    weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+    weight.mul_(scale.view(-1, *[1] * (weight.dim() - 1)))
     if layer.bias is not None:
         layer.bias.mul_(scale)
 
 
 @torch.no_grad()
-def fold_norm_after_(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+def fold_norm_after_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """Makes `layer` compute norm(layer(x)), for a batch norm with its running statistics."""
     scale, shift = batch_norm_affine(norm)
     if layer.bias is None:

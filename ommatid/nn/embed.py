@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ommatid.nn.conv import Conv2d
+from ommatid.nn.conv import Conv2d, ConvNorm
+from ommatid.nn.feedforward import BatchNormMLP
+from ommatid.nn.reparam import depthwise_residual
+from ommatid.nn.residual import Residual
+from ommatid.nn.squeeze_excite import SqueezeExcite, rounded_width
 from ommatid.ops.windows import pad_to_multiple
 
 
@@ -60,3 +64,46 @@ class PatchMerging(nn.Module):
         even = pad_to_multiple(features, (2, 2))
         corners = [even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+
+
+def conv_stem(in_dim: int, dim: int, halvings: int) -> nn.Sequential:
+    """3x3 convolutions of stride 2 with batch norms, ReLU between: (B, H, W, C_in) -> (B, H', W', C).
+
+    Each of the `halvings` convolutions rounds the sides up and doubles the width, up to C. LeViT (arXiv 2104.01136).
+    """
+    dims = [in_dim, *(dim // 2**step for step in reversed(range(halvings)))]
+    return nn.Sequential(
+        *(
+            ConvNorm(dims[step], dims[step + 1], 3, stride=2, act=nn.ReLU() if step + 1 < halvings else None)
+            for step in range(halvings)
+        )
+    )
+
+
+class InvertedMerging(nn.Module):
+    """Halves a map in an inverted bottleneck of ratio 4: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), C_out).
+
+    1x1 convolution, 3x3 depthwise of stride 2, squeeze-and-excitation, 1x1 convolution; batch norms, ReLU between.
+    From EfficientViT (arXiv 2305.07027). Cost: H W (4 C^2 + 9 C + C C_out) multiply-adds.
+    """
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        hidden = 4 * dim
+        self.expand = ConvNorm(dim, hidden, 1, act=nn.ReLU())
+        self.conv = ConvNorm(hidden, hidden, 3, stride=2, groups=hidden, act=nn.ReLU())
+        self.gate = SqueezeExcite(hidden, rounded_width(dim))
+        self.reduce = ConvNorm(hidden, out_dim, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.reduce(self.gate(self.conv(self.expand(features))))
+
+
+def sandwiched_merging(dim: int, out_dim: int) -> nn.Sequential:
+    """`InvertedMerging` with a depthwise and an MLP residual branch before and after it. From EfficientViT."""
+
+    def local_mixing(width: int) -> list[nn.Module]:
+        mlp = Residual(width, BatchNormMLP(width, 2 * width), norm=nn.Identity)
+        return [depthwise_residual(width), mlp]
+
+    return nn.Sequential(*local_mixing(dim), InvertedMerging(dim, out_dim), *local_mixing(out_dim))

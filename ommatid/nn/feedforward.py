@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ommatid.nn.conv import depthwise_conv
+from ommatid.nn.conv import ConvNorm, depthwise_conv
 from ommatid.nn.deploy import scale_output_
 
 
@@ -51,3 +51,22 @@ class ConvMLP(nn.Module):
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)
+
+
+class BatchNormMLP(nn.Module):
+    """Linear layer, batch norm, ReLU, linear layer, batch norm: (B, H, W, C) -> (B, H, W, C).
+
+    The last norm starts at zero, and with it a residual branch around this. From LeViT (arXiv 2104.01136).
+    Cost: 2 r H W C^2 multiply-adds, with r = hidden / C.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = ConvNorm(dim, hidden, 1, act=nn.ReLU())
+        self.fc2 = ConvNorm(hidden, dim, 1, scale=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(x))
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.fc2.conv, scale)

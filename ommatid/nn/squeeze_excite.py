@@ -27,3 +27,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         squeezed = features.mean((1, 2), keepdim=True)
         return features * self.gate(self.fc2(self.act(self.fc1(squeezed))))
+
+
+def rounded_width(width: float, multiple: int = 8) -> int:
+    """The multiple nearest to `width` (halves round up), at least one: how mobile networks size their narrow layers."""
+    return max(multiple, int(width + multiple / 2) // multiple * multiple)
