@@ -69,18 +69,24 @@ def model_row(name: str, titles: dict[str, str], *, with_macs: bool) -> ModelRow
 
 
 def skeleton(name: str) -> nn.Module:
-    """The model in evaluation mode with shapes only, no values: it takes no memory and hardly any time."""
-    with torch.device("meta"), NoRandomValues():
-        return create_model(name).eval()
+    """The model in evaluation mode, on the meta device: shapes without values, which take no memory and hardly any time."""
+    with LayersWithoutValues():
+        return create_model(name).eval().to("meta")
 
 
-class NoRandomValues(TorchFunctionMode):
-    """Skips drawing initial weights: without values it has no effect, yet makes PyTorch load its symbolic algebra."""
+class LayersWithoutValues(TorchFunctionMode):
+    """Gives the weights of layers a shape only, and skips drawing them.
+
+    `torch.device("meta")` would do the same to every tensor, but makes PyTorch load its symbolic algebra, for seconds.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            return func(*args, **kwargs | {"device": "meta"})
         if func.__name__ in ("normal_", "uniform_"):
-            return next(iter((*args, *(kwargs or {}).values())))
-        return func(*args, **(kwargs or {}))
+            return next(iter((*args, *kwargs.values())))
+        return func(*args, **kwargs)
 
 
 def search_systems(query: str = "", area: str | None = None) -> list[SystemRow]:
