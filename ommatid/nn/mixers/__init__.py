@@ -1,8 +1,10 @@
 """Token mixers: one file per idea, all (B, H, W, C) -> (B, H, W, C)."""
 
 from ommatid.nn.mixers.attention import Attention
+from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
@@ -12,8 +14,10 @@ from ommatid.nn.mixers.windowed import Windowed
 
 __all__ = [
     "Attention",
+    "CascadedGroupAttention",
     "ChannelAttention",
     "CrossShapedAttention",
+    "LongShortAttention",
     "NeighborhoodAttention",
     "SingleHeadAttention",
     "SpatialReductionAttention",
