@@ -103,6 +103,30 @@ def relative_offsets(window: tuple[int, int]) -> Tensor:
     return torch.cartesian_prod(rows, columns)
 
 
+class DistanceBias(nn.Module):
+    """A learned bias per head for every distance (rows apart, columns apart) in a window; () -> (heads, N, N).
+
+    Entry |row distance| * columns + |column distance| of a table (heads, rows * columns). LeViT (arXiv 2104.01136).
+    """
+
+    def __init__(self, window: tuple[int, int], heads: int) -> None:
+        super().__init__()
+        self.index: Tensor
+        self.table = nn.Parameter(torch.zeros(heads, window[0] * window[1]))
+        self.register_buffer("index", distance_index(window), persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.table[:, self.index.flatten()].view(-1, *self.index.shape)
+
+
+def distance_index(window: tuple[int, int]) -> Tensor:
+    """(N, N) integers: which entry of a distance table belongs to each (query, key) pair of a window."""
+    rows, columns = window
+    y = torch.arange(rows).repeat_interleave(columns)
+    x = torch.arange(columns).repeat(rows)
+    return (y[:, None] - y[None, :]).abs() * columns + (x[:, None] - x[None, :]).abs()
+
+
 def relative_index(window: tuple[int, int]) -> Tensor:
     """(N, N) integers: which row of a relative position table belongs to each (query, key) pair of a window."""
     rows, columns = window
