@@ -38,11 +38,11 @@ class ImageData:
 
     def split(self) -> dict[str, list[str]]:
         """Which image is in which part, by name, ready for JSON; given back to `open_data` it opens the same again."""
-        return {"classes": list(self.classes), "train": list(self.train.paths), "val": list(self.val.paths)}
+        return {"train": list(self.train.paths), "val": list(self.val.paths)}
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when a name, a label, a class or the split does."""
-        told = self.split() | {"labels": [self.train.labels, self.val.labels]}
+        told = [self.classes, self.split(), self.train.labels, self.val.labels]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
@@ -62,7 +62,7 @@ def open_data(
         records = apply_split(records, split)
     elif all(record.split is None for record in records):
         records = split_records(records, seed=seed, val_fraction=val_fraction)
-    classes = _classes(records, listing, split)
+    classes = _classes(records, listing)
     parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
     _check_parts(parts, classes, spec)
     train, val = (Samples(parts[part], classes, skipped) for part in ("train", "val"))
@@ -103,9 +103,7 @@ def _read(listing: Listing, spec: str | Path) -> tuple[list[Record], list[Skippe
     return records, listing.skipped + unreadable, native_size
 
 
-def _classes(records: list[Record], listing: Listing, split: dict[str, Any] | None) -> tuple[str, ...]:
-    if split is not None and "classes" in split:
-        return tuple(split["classes"])
+def _classes(records: list[Record], listing: Listing) -> tuple[str, ...]:
     if listing.classes is not None:
         return listing.classes
     return tuple(sorted({record.label for record in records if record.split == "train"}))

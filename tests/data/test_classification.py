@@ -56,6 +56,16 @@ def test_the_fingerprint_tells_data_and_splits_apart(make_folder: Callable[..., 
     assert open_data(root).fingerprint() != prints[0]
 
 
+def test_the_fingerprint_tells_labels_apart(make_folder: Callable[..., Path]) -> None:
+    root = make_folder(a=4)
+    prints = []
+    for labels in ("xyxy", "xyyx"):
+        rows = [f"a/0{index}.png,{label},{'train' if index < 3 else 'val'}" for index, label in enumerate(labels)]
+        (root / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+        prints.append(open_data(root / "labels.csv").fingerprint())
+    assert prints[0] != prints[1]
+
+
 def test_bad_files_are_named_and_the_rest_is_used(make_folder: Callable[..., Path]) -> None:
     root = make_folder(cat=4, dog=4)
     (root / "cat" / "empty.jpg").touch()

@@ -65,10 +65,20 @@ def test_a_training_resumed_at_an_epoch_sees_the_same_batches(digits: ImageData)
     assert not same(epochs[1], epochs[2])
 
 
-def test_seeds_differ_beyond_a_shift_of_epochs(digits: ImageData) -> None:
-    by_seed = [epoch_of(training(digits.val, seed=seed), epoch) for seed, epoch in ((7, 0), (8, 0), (7, 1))]
-    assert not same(by_seed[0], by_seed[1])
-    assert not same(by_seed[1], by_seed[2])
+def test_the_order_of_a_seed_is_no_other_seeds_later_epoch(digits: ImageData) -> None:
+    orders = []
+    for seed, epoch in ((7, 0), (7, 1), (8, 0)):
+        loader = training(digits.val, seed=seed)
+        loader.set_epoch(epoch)
+        orders.append(tuple(index for _, index in loader.sampler))
+    assert len(set(orders)) == 3
+
+
+def test_each_seed_augments_an_image_differently(digits: ImageData) -> None:
+    transform = train_transform(AUG, 8)
+    one, other = (next(iter(make_loader(digits.val, transform, batch=400, shuffle=False, seed=s))) for s in (1, 2))
+    assert torch.equal(one[1], other[1])
+    assert (one[0] != other[0]).flatten(1).any(1).float().mean() > 0.9
 
 
 def test_each_epoch_augments_an_image_anew(digits: ImageData) -> None:
