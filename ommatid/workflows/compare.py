@@ -17,8 +17,8 @@ from rich.console import Console
 from ommatid.data import ImageData, open_data
 from ommatid.models.config import require, suggest
 from ommatid.models.registry import find
+from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration, percent, significant
-from ommatid.workflows.benchmark import deployed
 from ommatid.workflows.comparison import Row, continued, new_row, save
 from ommatid.workflows.machine import describe_machine
 from ommatid.workflows.measure import measure, usable_device
@@ -146,14 +146,14 @@ def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def _rows(specs: Mapping[str, ModelSpec], unusable: Mapping[str, str], seeds: Sequence[int]) -> list[Row]:
-    """A row for each model and seed, seed by seed: after the first seed every model can be judged."""
+    """One for each model that cannot be used, then for each model and seed, seed by seed: all can be judged early."""
     rows = [
         new_row(spec.text, find(spec.name)[0].id, seed, f"runs/{spec.folder}-seed{seed}")
         for seed in seeds
         for spec in specs.values()
     ]
     bad = [new_row(text, "", seeds[0], "") | {"status": "failed", "error": why} for text, why in unusable.items()]
-    return rows + bad
+    return bad + rows
 
 
 def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: Plan, progress: bool) -> None:
@@ -164,16 +164,19 @@ def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: 
     save(folder, results)
     for number, row in enumerate(rows, start=1):
         if row["status"] == "pending":
-            console.print(f"{number} of {len(rows)}: {row['model']}, seed {row['seed']}{_time_left(rows)}")
+            console.print(f"{number} of {len(rows)}: {_name(row)}{_time_left(rows)}")
             try:
                 if row["accuracy"] is None:
                     row |= _trained(folder / row["run"], specs[row["model"]], row["seed"], plan, progress)
                     save(folder, results)
                 row |= _measured(folder / row["run"], row, rows, plan.measuring) | {"status": "done"}
+                speed = f"{significant(row['latency_ms'])} ms per image"
+                console.print(f"{_name(row)}: {percent(row['accuracy'])} at {speed}")
             except Exception as error:  # a model that fails must not cost the others their turn
                 row |= {"status": "failed", "error": str(error) if isinstance(error, ValueError) else repr(error)}
             save(folder, results)
-            console.print(f"    {_outcome(row)}")
+        if row["status"] == "failed":
+            console.print(f"{_name(row)} failed: {row['error']}")
     if all(row["status"] == "failed" for row in rows):
         raise ValueError(f"every model failed, as {folder / 'report.html'} shows; the first: {rows[0]['error']}")
 
@@ -202,7 +205,7 @@ def _measured(path: Path, row: Row, rows: Sequence[Row], measuring: Mapping[str,
     if known is not None:
         return {name: known[name] for name in MEASURES}
     run = Run.open(path)
-    found = measure(deployed(run.load_model()), size=run.size, **measuring)
+    found = measure(deployed_copy(run.load_model()), size=run.size, **measuring)
     return {
         "latency_ms": found.latency_ms,
         "latency_spread_ms": [found.latency_p25, found.latency_p75],
@@ -219,10 +222,8 @@ def _time_left(rows: Sequence[Row]) -> str:
     return f", about {duration(statistics.fmean(known) * pending)} left" if known and pending else ""
 
 
-def _outcome(row: Row) -> str:
-    if row["status"] == "failed":
-        return f"failed: {row['error']}"
-    return f"{percent(row['accuracy'])} at {significant(row['latency_ms'])} ms per image"
+def _name(row: Row) -> str:
+    return f"{row['model']}, seed {row['seed']}"
 
 
 def _facts(images: ImageData) -> dict[str, Any]:

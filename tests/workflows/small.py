@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def save_weights(path: Path, classes: tuple[str, ...], size: int = 32) -> Path:
     """A tiny model with fixed random weights, as a training would have saved it."""
     torch.manual_seed(0)
     model = create_model("pvt_v2", num_classes=len(classes), **TINY)
-    torch.nn.init.normal_(model.head.weight)  # so that it is sure of its answers, right or wrong
+    torch.nn.init.normal_(model.get_parameter("head.weight"))  # so that it is sure of its answers, right or wrong
     facts = WeightFacts(name="pvt_v2", classes=classes, size=size, mean=MEAN, std=STD)
     save(model, path, extra=facts.to_header())
     return path
@@ -52,3 +53,8 @@ def make_run(path: Path, data: Path | str, size: int = 32) -> Run:
     run = Run.create(path, {"data": str(data), "model": "pvt_v2", "size": size}, images.split(), {})
     save_weights(path / "best.safetensors", images.classes, size)
     return run
+
+
+def environment() -> dict[str, str]:
+    """For a command of its own process: it finds the package, takes one thread, and does not wrap its lines."""
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
