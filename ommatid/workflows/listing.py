@@ -69,7 +69,7 @@ def model_row(name: str, titles: dict[str, str], *, with_macs: bool) -> ModelRow
 
 
 def skeleton(name: str) -> nn.Module:
-    """The model in evaluation mode, on the meta device: shapes without values, which take no memory and hardly any time."""
+    """The model in evaluation mode: shapes on the meta device, no values, no memory."""
     with LayersWithoutValues():
         return create_model(name).eval().to("meta")
 
