@@ -20,8 +20,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from ommatid.tasks.averaging import move_average
 
 Batch = tuple[Tensor, Tensor]
-MakeOptimizer = Callable[[nn.Module, int], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
-"""(model, number of steps) -> optimiser, and its schedule per step."""
+MakeOptimizer = Callable[[nn.Module], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
+"""model -> optimiser, and its schedule per step."""
 
 
 def classification_metrics(num_classes: int) -> MetricCollection:
@@ -74,7 +74,7 @@ class Classification(LightningModule):
         return self.model if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer, schedule = self.make_optimizer(self.model, int(self.trainer.estimated_stepping_batches))
+        optimizer, schedule = self.make_optimizer(self.model)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

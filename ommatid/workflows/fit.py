@@ -39,11 +39,13 @@ def fit(
     recipe = settings.recipe
     assert settings.size is not None
     assert settings.workers is not None
+    batches = Batches(data, recipe, size=settings.size, seed=settings.seed, workers=settings.workers)
+    processes = settings.devices * settings.nodes
     task = Classification(
         model,
         num_classes=len(data.classes),
         val_samples=len(data.val),
-        make_optimizer=partial(make_optimizer, recipe=recipe),
+        make_optimizer=partial(make_optimizer, recipe=recipe, steps=recipe.epochs * batches.per_epoch(processes)),
         label_smoothing=recipe.label_smoothing,
         average=recipe.ema,
     )
@@ -73,7 +75,6 @@ def fit(
             use_distributed_sampler=False,
             default_root_dir=run.path,
         )
-        batches = Batches(data, recipe, size=settings.size, seed=settings.seed, workers=settings.workers)
         trainer.fit(task, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True)
     return record.run.path, record.rows
 

@@ -24,6 +24,10 @@ class Batches(LightningDataModule):
         self.seed = seed
         self.workers = workers
 
+    def per_epoch(self, processes: int) -> int:
+        """Training batches of each process. Asking Lightning would start them before a resumed epoch is known."""
+        return -(-len(self.data.train) // processes) // (self.recipe.batch // processes)
+
     def train_dataloader(self) -> Loader:
         augmentation = self.recipe.augmentation
         loader = self._loader(
@@ -35,7 +39,7 @@ class Batches(LightningDataModule):
         )
         # Workers fetch ahead as soon as they start, which is before Lightning tells the epoch of a resumed training.
         assert self.trainer is not None
-        loader.set_epoch(self.trainer.current_epoch)
+        loader.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return loader
 
     def val_dataloader(self) -> Loader:

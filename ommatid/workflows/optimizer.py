@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from ommatid.workflows.recipes import Recipe
 
 
-def make_optimizer(model: nn.Module, steps: int, *, recipe: Recipe) -> tuple[Optimizer, LRScheduler]:
+def make_optimizer(model: nn.Module, *, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
     """AdamW (arXiv 1711.05101) for `steps` steps, and the schedule that is to be advanced after each."""
     # The fused kernel undoes the loss scaling of float16 by itself, which clipping can't follow.
     optimizer = AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, fused=recipe.precision != "float16")
