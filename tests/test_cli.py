@@ -1,0 +1,277 @@
+"""The command line: what it prints, its exit codes, and one line for everything that can be wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workflows.small import REPOSITORY, TINY, TINY_WORD, environment, make_run, photographs, save_weights
+
+from ommatid.cli import main
+from ommatid.cli.options import parse_seeds, parse_settings
+
+CASES = REPOSITORY / "tests" / "parity" / "cases"
+VERBS = ("models", "systems", "doctor", "verify", "train", "evaluate", "predict", "bench", "compare")
+TINY_SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+
+
+def run(*words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "ommatid", *map(str, words)]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def call(*words: object) -> int:
+    """The command in this process: its exit code."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(word) for word in words])
+    return int(exit.value.code or 0)
+
+
+def failure(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line that a command prints that cannot be obeyed."""
+    code = call(*words)
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err + printed.out
+    return printed.err
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return photographs(tmp_path / "photographs")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_weights(tmp_path / "tiny.safetensors", ("cat", "ship", "truck"))
+
+
+def test_help_lists_the_verbs_without_importing_torch() -> None:
+    watched = "import sys; sys.argv = ['ommatid', '--help']\nimport atexit\n"
+    watched += "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n"
+    watched += "from ommatid.cli import main; main()"
+    shown = subprocess.run(
+        [sys.executable, "-c", watched], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0
+    assert all(verb in shown.stdout for verb in VERBS)
+    assert shown.stderr.strip() == "False"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(verb, "--help") == 0
+    assert f"ommatid {verb}" in capsys.readouterr().out
+
+
+def test_models_and_systems(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("models", "swin_t*") == 0
+    assert "swin_tiny" in capsys.readouterr().out
+    assert call("systems", "shifted windows") == 0
+    assert "swin" in capsys.readouterr().out
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("doctor") == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_verify_passes_and_says_what_was_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("verify", "pvt_v2", "--cases", CASES, "--json", tmp_path / "verified.json") == 0
+    printed = capsys.readouterr().out
+    assert "7 of 7 published parameter counts are exact" in printed
+    assert "9 of 9 checks passed" in printed
+    assert (tmp_path / "verified.json").is_file()
+
+
+def test_verify_exits_1_on_a_miss(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    (cases / "pvt_v2").mkdir(parents=True)
+    for file in (CASES / "pvt_v2").iterdir():
+        content = file.read_bytes()
+        if file.name == "cases.json":
+            content = content.replace(b'"rtol": ', b'"rtol": 1e-12, "loose": ')
+        (cases / "pvt_v2" / file.name).write_bytes(content)
+    assert call("verify", "--cases", cases) == 1
+    assert "7 of 9 checks passed" in capsys.readouterr().out
+
+
+def test_train_evaluate_predict(data: Path, tmp_path: Path) -> None:
+    trained = run(
+        *("train", data, "--model", "pvt_v2", *TINY_SETTINGS, "--recipe", "quick", "--epochs", 1, "--batch", 6),
+        *("--out", tmp_path / "run"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert str(tmp_path / "run") in trained.stdout
+    judged = run("evaluate", tmp_path / "run")
+    assert judged.returncode == 0, judged.stderr
+    assert "accuracy" in judged.stdout
+    assert (tmp_path / "run" / "evaluation-photographs" / "report.html").is_file()
+    (data / "val" / "cat" / "words.jpg").write_text("no image")
+    named = run("predict", tmp_path / "run", data / "val", "--top", 2, "--csv", tmp_path / "answers.csv")
+    assert named.returncode == 0, named.stderr
+    assert len(named.stdout.splitlines()) == 12
+    assert "words.jpg" in named.stderr
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 13
+
+
+def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("bench", "pvt_v2_b0", "--size", 32, "--threads", 1, "--json", tmp_path / "bench.json") == 0
+    assert "pvt_v2_b0" in capsys.readouterr().out
+    assert (tmp_path / "bench.json").is_file()
+
+
+def test_what_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "frobnicate" in failure(capsys, "frobnicate")
+    assert "--frobnicate" in failure(capsys, "train", "digits", "--frobnicate")
+    assert "--epochs" in failure(capsys, "train", "digits", "--epochs", "many")
+    assert "--models" in failure(capsys, "compare", "digits")
+    assert "IMAGE" in failure(capsys, "predict", "run")
+
+
+def test_bad_words_for_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no folder" in failure(capsys, "verify", "--cases", tmp_path / "nowhere")
+    assert "holds no cases" in failure(capsys, "verify", "--cases", tmp_path)
+    assert "did you mean 'swin'" in failure(capsys, "verify", "swim", "--cases", CASES)
+
+
+def test_without_a_checkout_verify_asks_for_cases(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ommatid.cli.verify.CHECKOUT_CASES", tmp_path / "nowhere")
+    assert "--cases" in failure(capsys, "verify")
+
+
+def test_bad_words_for_models_systems_and_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "area" in failure(capsys, "systems", "swin", "--area", "backbonez")
+    assert "timm" in failure(capsys, "bench", "swin_tiny", "--against", "tim")
+    assert "precision" in failure(capsys, "bench", "swin_tiny", "--precision", "float7")
+    assert "device" in failure(capsys, "bench", "swin_tiny", "--device", "toaster")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model", "swin_tinny"], "did you mean 'swin_tiny'"),
+        (["--recipe", "quik"], "did you mean 'quick'"),
+        (["--epochs", "0"], "epochs = 0 is not possible"),
+        (["--batch", "100000"], "batch = 100000 is not possible"),
+        (["--lr", "-1"], "lr = -1.0 is not possible"),
+        (["--size", "0"], "size = 0 is not possible"),
+        (["--precision", "float7"], "precision = 'float7' is not possible"),
+        (["--devices", "999"], "999"),
+        (["--strategy", "hope"], "strategy = 'hope' is not possible"),
+        (["--set", "depths"], "is not NAME=VALUE"),
+        (["--set", "depths=[1"], "is not a YAML value"),
+        (["--set", "dephts=[1]"], "did you mean 'depths'"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--resume", "nowhere"], "leave out data"),
+    ],
+)
+def test_bad_words_for_train(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, words: list[str], told: str
+) -> None:
+    message = failure(capsys, "train", data, "--out", tmp_path / "run", *words)
+    assert told in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_data(capsys: pytest.CaptureFixture[str], tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "words" / name).mkdir()
+        (tmp_path / "words" / name / "words.jpg").write_text("no image")
+    (tmp_path / "file.txt").write_text("neither folder nor CSV")
+    for verb in (["train"], ["compare", "--models", "pvt_v2_b0"], ["evaluate", weights]):
+        assert "does not exist" in failure(capsys, *verb, tmp_path / "nowhere")
+        assert "neither a folder nor a .csv" in failure(capsys, *verb, tmp_path / "file.txt")
+        assert "empty" in failure(capsys, *verb, tmp_path / "empty")
+        assert "can be read" in failure(capsys, *verb, tmp_path / "words")
+    assert "can be read" in failure(capsys, "predict", weights, tmp_path / "words")
+    assert "holds no image" in failure(capsys, "predict", weights, tmp_path / "empty")
+
+
+def test_bad_runs_and_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, weights: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "corrupt.safetensors").write_bytes(weights.read_bytes()[:500])
+    run = make_run(tmp_path / "run", data)
+    (run.path / "best.safetensors").unlink()
+    for verb in ("evaluate", "predict"):
+        assert "no run folder" in failure(capsys, verb, tmp_path / "nowhere", data)
+        assert "is not a run" in failure(capsys, verb, tmp_path / "empty", data)
+        assert "not a safetensors file" in failure(capsys, verb, tmp_path / "corrupt.safetensors", data)
+        assert "has no best.safetensors yet" in failure(capsys, verb, run.path, data)
+    assert "is not a run" in failure(capsys, "train", "--resume", tmp_path / "empty")
+    assert "config.yaml" in failure(capsys, "train", "--config", tmp_path / "config.yaml")
+
+
+def test_bad_words_for_compare(capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path) -> None:
+    def failed(*words: str) -> str:
+        return failure(capsys, "compare", data, "--out", tmp_path / "out", *words)
+
+    assert "no model is named" in failed("--models", ",")
+    assert "did you mean 'swin_tiny'" in failed("--models", "swin_tinny")
+    assert "seeds" in failed("--models", TINY_WORD, "--seeds", "some")
+    assert "epochs = 0" in failed("--models", TINY_WORD, "--epochs", "0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_our_own_shows_no_stack_trace_unless_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise KeyError("deep\nin a library")
+
+    monkeypatch.setattr("ommatid.workflows.doctor.doctor", broken)
+    monkeypatch.delenv("OMMATID_DEBUG", raising=False)
+    assert call("doctor") == 70
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "KeyError" in error
+    assert "--debug" in error
+    monkeypatch.setenv("OMMATID_DEBUG", "")  # put back by monkeypatch whatever --debug makes of it
+    with pytest.raises(KeyError):
+        main(["doctor", "--debug"])
+
+
+def test_a_file_error_names_the_file(capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    error = failure(capsys, "compare", data, "--models", TINY_WORD, "--batch", 6, "--out", tmp_path / "file")
+    assert str(tmp_path / "file") in error
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    words = ["compare", str(data), "--models", TINY_WORD, "--batch", "6", "--epochs", "500", "--out", "out"]
+    command = [sys.executable, "-m", "ommatid", *words]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "epoch 2/" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        last = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 130
+    assert last == "interrupted: the same command continues where this one stopped"
+
+
+def test_settings_are_yaml() -> None:
+    assert parse_settings(["dims=[8, 16]", "linear=true", "act=gelu", "url=a=b"]) == {
+        "dims": [8, 16],
+        "linear": True,
+        "act": "gelu",
+        "url": "a=b",
+    }
+    assert parse_settings(None) == {}
+
+
+def test_seeds_are_a_number_or_a_list() -> None:
+    assert parse_seeds("3") == 3
+    assert parse_seeds("4,7") == [4, 7]
+    assert parse_seeds("7,") == [7]
