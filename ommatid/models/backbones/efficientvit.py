@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.levit_names import LEVIT_NAMES, SANDWICHED_MERGING_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.embed import conv_stem, sandwiched_merging
@@ -127,32 +128,13 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.(\d+)\.", lambda match: f"stem.{int(match[1]) // 2}."),
-    (r"^blocks1\.", "stages.0.blocks."),
-    # The later stages begin with their merging, as the modules 0 (before), 1 (the merging itself) and 2 (after).
-    (r"^blocks(\d)\.0\.(\d)\.", lambda match: f"stages.{int(match[1]) - 1}.downsample.{match[2]}."),
-    (r"^blocks(\d)\.1\.", lambda match: f"stages.{int(match[1]) - 1}.downsample.2."),
-    (r"^blocks(\d)\.2\.(\d)\.", lambda match: f"stages.{int(match[1]) - 1}.downsample.{int(match[2]) + 3}."),
-    (r"^blocks(\d)\.(\d+)\.", lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 3}."),
-    (r"\.downsample\.([03])\.m\.", r".downsample.\1.branches.0."),
-    (r"\.downsample\.([14])\.m\.", r".downsample.\1.inner."),
-    (r"\.conv1\.", ".expand."),
-    (r"\.conv2\.", ".conv."),
-    (r"\.conv3\.", ".reduce."),
-    (r"\.se\.", ".gate."),
+    *SANDWICHED_MERGING_NAMES,
     (r"\.dw([01])\.m\.", r".conv\1.branches.0."),
     (r"\.ffn([01])\.m\.", r".mlp\1.inner."),
-    (r"\.pw([12])\.", r".fc\1."),
     (r"\.mixer\.m\.attn\.", ".attention.inner.mixer."),
-    (r"\.attention_biases$", ".bias.table"),
     (r"\.qkvs\.", ".qkv."),
     (r"\.dws\.", ".query_conv."),
-    (r"\.proj\.1\.", ".proj."),
-    (r"\.c\.", ".conv."),
-    (r"\.bn\.", ".norm."),
-    (r"^head\.", "head.label."),
-    (r"^head_dist\.", "head.teacher."),
-    (r"^head\.(\w+)\.l\.", r"head.\1.linear."),
+    *LEVIT_NAMES,
 ]
 
 REFERENCE_IGNORED = [r"\.attention_bias_idxs$"]

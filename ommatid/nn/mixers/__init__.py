@@ -3,7 +3,9 @@
 from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
+from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
@@ -17,6 +19,7 @@ __all__ = [
     "CascadedGroupAttention",
     "ChannelAttention",
     "CrossShapedAttention",
+    "LargeSmallConv",
     "LongShortAttention",
     "NeighborhoodAttention",
     "SingleHeadAttention",
@@ -24,4 +27,5 @@ __all__ = [
     "WindowAttention",
     "WindowMLP",
     "Windowed",
+    "cosine_window_attention",
 ]

@@ -1,0 +1,42 @@
+"""The fast dynamic convolution against its definition."""
+
+import pytest
+import torch
+
+from ommatid.ops.dynamic_conv import dynamic_conv, dynamic_conv_reference
+
+SIZES = [(1, 1, 3, 1, 1), (2, 5, 7, 16, 2), (3, 8, 4, 24, 3)]
+
+
+def operands(size: tuple[int, ...], taps: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, height, width, channels, groups = size
+    torch.manual_seed(0)
+    features = torch.randn(batch, height, width, channels, dtype=dtype, requires_grad=True)
+    return features, torch.randn(batch, height, width, taps, groups, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("taps", [1, 9, 25])
+def test_agrees_with_the_definition_forward_and_backward(size: tuple[int, ...], taps: int) -> None:
+    inputs = operands(size, taps, torch.float32)
+    fast, expected = dynamic_conv(*inputs), dynamic_conv_reference(*inputs)
+    torch.testing.assert_close(fast, expected)
+    probe = torch.randn_like(expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(fast, inputs, probe), torch.autograd.grad(expected, inputs, probe), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_stays_close_in_bfloat16() -> None:
+    inputs = operands((2, 6, 5, 16, 2), 9, torch.float32)
+    expected = dynamic_conv_reference(*inputs)
+    rounded = dynamic_conv(*(value.bfloat16() for value in inputs))
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_channel_reads_the_kernel_of_its_number_modulo_the_groups() -> None:
+    features, kernels = torch.ones(1, 1, 1, 6), torch.zeros(1, 1, 1, 9, 3)
+    kernels[0, 0, 0, 4] = torch.tensor([1.0, 2.0, 3.0])
+    assert dynamic_conv(features, kernels).flatten().tolist() == [1, 2, 3, 1, 2, 3]
