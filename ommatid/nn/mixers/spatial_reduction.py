@@ -13,8 +13,9 @@ from ommatid.ops.attention import attend
 class SpatialReductionAttention(nn.Module):
     """Attention whose keys and values come from a reduced map: (B, H, W, C) -> (B, H, W, C).
 
-    PVT v2 (arXiv 2106.13797). Cost: (2 + 2/s) H W C^2 + 2 (H W)^2 C / s multiply-adds, plus the reduction's own,
-    where the reduction leaves H W / s tokens.
+    PVT (arXiv 2102.12122), PVT v2 (arXiv 2106.13797). With the identity as reduction a sequence (B, N, C) works too.
+    Cost: (2 + 2/s) H W C^2 + 2 (H W)^2 C / s multiply-adds, plus the reduction's own, where the reduction leaves
+    H W / s tokens.
 
     Args:
         dim: C.
@@ -32,8 +33,8 @@ class SpatialReductionAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
-        reduced = self.reduction(x).flatten(1, 2)
+        query = self.query(x.flatten(1, -2)).unflatten(-1, (self.heads, -1))
+        reduced = self.reduction(x).flatten(1, -2)
         key, value = self.key_value(reduced).unflatten(-1, (2, self.heads, -1)).unbind(2)
         return self.proj(attend(query, key, value)).view(x.shape)
 
