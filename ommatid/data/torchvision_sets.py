@@ -52,10 +52,13 @@ def _parts(kind: type, name: str) -> dict[str | None, Any]:
     if "split" not in accepted:
         return {None: _construct(kind, name)}
     train = _construct(kind, name)
-    for split in VAL_NAMES:
+    # Where training is "trainval" by default, "val" is a part of it.
+    for split in ("test",) if "val" in str(accepted["split"].default) else VAL_NAMES:
         try:
             return {"train": train, "val": _construct(kind, name, split=split)}
         except DataError:
+            raise
+        except ValueError:
             continue
     return {None: train}
 
@@ -66,13 +69,15 @@ def _construct(kind: type, name: str, **part: Any) -> Any:
     options: dict[str, Any] = part | ({"root": root} if "root" in accepted else {})
     try:
         return kind(**options)
+    except ValueError:  # torchvision's answer to a split that the data set does not have
+        raise
     except Exception as absent:  # each data set has its own way of saying that its files are not there
         if "download" not in accepted:
             raise DataError(f"torchvision:{name} cannot be opened in {root}: {_first_line(absent)}") from absent
     try:
         root.mkdir(parents=True, exist_ok=True)
         return kind(**options, download=True)
-    except Exception as error:  # network, disk, checksum, a split it does not have
+    except Exception as error:  # network, disk, checksum
         raise DataError(f"torchvision:{name} cannot be downloaded to {root}: {_first_line(error)}") from error
 
 

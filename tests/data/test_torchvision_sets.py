@@ -38,7 +38,14 @@ class ByTrain(Shades):
 
 class BySplit(Shades):
     def __init__(self, root: Path, split: str = "train") -> None:
-        super().__init__({"train": 0, "test": 1}[split])
+        if split not in ("train", "test"):
+            raise ValueError(f"Unknown value '{split}' for argument split.")
+        super().__init__(int(split == "test"))
+
+
+class ByTrainval(Shades):
+    def __init__(self, root: Path, split: str = "trainval") -> None:
+        super().__init__(("trainval", "test", "val").index(split))
 
 
 class Offline(Shades):
@@ -46,15 +53,24 @@ class Offline(Shades):
         raise RuntimeError("no route to host" if download else "not found")
 
 
+class HalfOffline(BySplit):
+    def __init__(self, root: Path, split: str = "train", download: bool = False) -> None:
+        super().__init__(root, split)
+        if split == "test":
+            raise RuntimeError("no route to host" if download else "not found")
+
+
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMMATID_DATA", str(tmp_path))
-    for kind in (ByTrain, BySplit, Offline):
+    for kind in (ByTrain, BySplit, ByTrainval, Offline, HalfOffline):
         monkeypatch.setattr(datasets, kind.__name__, kind, raising=False)
-    monkeypatch.setattr(datasets, "__all__", (*datasets.__all__, "ByTrain", "BySplit", "Offline"))
+    monkeypatch.setattr(
+        datasets, "__all__", (*datasets.__all__, "ByTrain", "BySplit", "ByTrainval", "Offline", "HalfOffline")
+    )
 
 
-@pytest.mark.parametrize("name", ["ByTrain", "BySplit"])
+@pytest.mark.parametrize("name", ["ByTrain", "BySplit", "ByTrainval"])
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_its_own_parts_are_kept(monkeypatch: pytest.MonkeyPatch, name: str, in_memory: bool) -> None:
     monkeypatch.setattr(read, "MEMORY_BYTES", 10_000 if in_memory else 0)
@@ -79,9 +95,10 @@ def test_an_unknown_name_is_told_its_neighbours() -> None:
         open_data("torchvision:Cifar10")
 
 
-def test_a_failed_download_is_one_line() -> None:
-    with pytest.raises(DataError, match=r"torchvision:Offline cannot be downloaded to .*: no route to host$"):
-        open_data("torchvision:Offline")
+@pytest.mark.parametrize("name", ["Offline", "HalfOffline"])
+def test_a_failed_download_is_one_line(name: str) -> None:
+    with pytest.raises(DataError, match=rf"torchvision:{name} cannot be downloaded to .*: no route to host$"):
+        open_data(f"torchvision:{name}")
 
 
 def test_what_is_not_classification(monkeypatch: pytest.MonkeyPatch) -> None:
