@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -17,3 +18,23 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Makes channels compete by their strength over the whole map: (B, H, W, C) -> (B, H, W, C).
+
+    y = (weight * G / mean(G) + 1) x + bias, where G is each channel's L2 norm over the map. From ConvNeXt V2
+    (arXiv 2301.00808).
+    """
+
+    def __init__(self, dim: int, *, bias: bool = True, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+        self.eps = eps
+
+    def forward(self, features: Tensor) -> Tensor:
+        strength = torch.linalg.vector_norm(features, dim=(1, 2), keepdim=True)
+        relative = strength / (strength.mean(-1, keepdim=True) + self.eps)
+        scaled = features * (self.weight * relative + 1)
+        return scaled if self.bias is None else scaled + self.bias
