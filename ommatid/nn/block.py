@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +13,8 @@ from ommatid.nn.residual import MakeNorm, Residual
 class Block(nn.Module):
     """Pre-norm block: a residual branch around the token mixer, then one around the channel mixer.
 
-    (B, ..., C) -> (B, ..., C); the spatial axes are whatever the token mixer takes. Arguments as in `Residual`.
+    (B, ..., C) -> (B, ..., C); the spatial axes are whatever the token mixer takes, and so is anything that comes with
+    the input. Arguments as in `Residual`.
     """
 
     def __init__(
@@ -29,8 +31,8 @@ class Block(nn.Module):
         self.token = Residual(dim, mixer, norm=norm, layer_scale=layer_scale, drop_path=drop_path)
         self.channel = Residual(dim, channel_mixer, norm=norm, layer_scale=layer_scale, drop_path=drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.channel(self.token(x))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return self.channel(self.token(x, *context))
 
 
 class Stage(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ MakeNorm = Callable[[int], nn.Module]
 
 
 class Residual(nn.Module):
-    """One residual branch around `inner`: (B, ..., C) -> (B, ..., C).
+    """One residual branch around `inner`: (B, ..., C) -> (B, ..., C). What else `inner` takes is handed on to it.
 
     Args:
         dim: C.
@@ -36,8 +37,8 @@ class Residual(nn.Module):
         self.scale = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.scale(self.inner(self.norm(x))))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return x + self.drop_path(self.scale(self.inner(self.norm(x), *context)))
 
     def deploy_(self) -> None:
         scale_inner_output = getattr(self.inner, "scale_output_", None)

@@ -3,8 +3,10 @@
 from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
+from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
@@ -18,7 +20,9 @@ __all__ = [
     "Attention",
     "CascadedGroupAttention",
     "ChannelAttention",
+    "ConvProjectionAttention",
     "CrossShapedAttention",
+    "FactorizationAttention",
     "LargeSmallConv",
     "LongShortAttention",
     "NeighborhoodAttention",
