@@ -122,8 +122,10 @@ def test_train_evaluate_predict(data: Path, tmp_path: Path) -> None:
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert call("bench", "pvt_v2_b0", "--size", 32, "--threads", 1, "--json", tmp_path / "bench.json") == 0
-    assert "pvt_v2_b0" in capsys.readouterr().out
+    assert call("bench", "pvt_v2_b0", "pvt_v2_b9", "--size", 32, "--json", tmp_path / "bench.json") == 0
+    printed = capsys.readouterr()
+    assert "pvt_v2_b0" in printed.out
+    assert printed.err.startswith("pvt_v2_b9: no model is called")
     assert (tmp_path / "bench.json").is_file()
 
 
@@ -150,6 +152,7 @@ def test_without_a_checkout_verify_asks_for_cases(
 
 def test_bad_words_for_models_systems_and_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert "area" in failure(capsys, "systems", "swin", "--area", "backbonez")
+    assert "did you mean 'swin_tiny'" in failure(capsys, "bench", "swin_tinny")
     assert "timm" in failure(capsys, "bench", "swin_tiny", "--against", "tim")
     assert "precision" in failure(capsys, "bench", "swin_tiny", "--precision", "float7")
     assert "device" in failure(capsys, "bench", "swin_tiny", "--device", "toaster")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from ommatid.cli.options import Device, Size, Threads
+from ommatid.cli.tables import terminal
 
 
 def bench(
@@ -37,4 +38,9 @@ def bench(
         against=against,
         json_path=json,
     )
-    Console().print(bench_table([row.to_dict() for row in rows]))
+    failed = [f"{row.model}: {row.error}" for row in rows if row.error]
+    if all(row.measurement is None for row in rows):
+        raise ValueError("; ".join(failed))
+    terminal().print(bench_table([row.to_dict() for row in rows]))
+    for line in failed:
+        print(line, file=sys.stderr)

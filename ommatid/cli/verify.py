@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ommatid.cli.tables import terminal
 
 if TYPE_CHECKING:
     from ommatid.workflows.verify import CaseResult, CountResult
@@ -30,12 +31,12 @@ def verify(
     results = workflow(ids or (), cases=cases or CHECKOUT_CASES, json_path=json)
     checked = [result for result in results if isinstance(result, CaseResult)]
     counted = [result for result in results if not isinstance(result, CaseResult)]
-    console = Console()
+    console = terminal()
     console.print(_case_table(checked))
     for line in _count_lines(counted):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     good = sum(result.ok for result in results)
-    console.print(f"{good} of {len(results)} checks passed", highlight=False)
+    console.print(f"{good} of {len(results)} checks passed")
     if good < len(results):
         raise typer.Exit(1)
 
