@@ -27,6 +27,9 @@ class PatchEmbed(nn.Module):
         padding: zeros around the map.
         norm: applied after the convolution.
         bias: of the convolution.
+
+    Raises:
+        ValueError: the map has a side shorter than one patch.
     """
 
     def __init__(
@@ -45,7 +48,17 @@ class PatchEmbed(nn.Module):
         self.norm = norm or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[1:3]
+        smallest = self.proj.kernel_size[0] - 2 * int(self.proj.padding[0])
+        if min(height, width) < smallest:
+            raise ValueError(f"size = {(height, width)} is not possible: allowed is at least {smallest} a side")
         return self.norm(self.proj(features))
+
+
+def overlapping_embed(in_dim: int, dim: int, *, first: bool) -> PatchEmbed:
+    """7x7 patches of stride 4 for the first stage, 3x3 of stride 2 for the others; sides round up. From PVT v2."""
+    kernel_size, stride = (7, 4) if first else (3, 2)
+    return PatchEmbed(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, norm=nn.LayerNorm(dim))
 
 
 class PatchMerging(nn.Module):
@@ -61,9 +74,25 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        even = pad_to_multiple(features, (2, 2))
-        corners = [even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        return self.reduction(self.norm(joined_squares(features)))
+
+
+class PostNormPatchMerging(nn.Module):
+    """`PatchMerging` with its norm after the linear layer. From Swin Transformer V2 (arXiv 2111.09883)."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.reduction(joined_squares(features)))
+
+
+def joined_squares(features: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 4 C): each 2x2 square's tokens side by side, column by column."""
+    even = pad_to_multiple(features, (2, 2))
+    return torch.cat([even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=-1)
 
 
 def conv_stem(in_dim: int, dim: int, halvings: int) -> nn.Sequential:

@@ -65,11 +65,11 @@ def log_spaced_bias(
     """The bias of Swin Transformer V2 (arXiv 2111.09883): two layers on log-spaced offsets, between 0 and 16.
 
     Args:
-        window: rows and columns, at least 2 each unless `trained_window` is.
+        window: rows and columns.
         heads: number of heads.
         trained_window: the window whose offsets span the network's range; `window` itself where None.
     """
-    farthest = torch.tensor([side - 1 for side in trained_window or window])
+    farthest = torch.tensor([max(side - 1, 1) for side in trained_window or window])
     scaled = 8 * relative_offsets(window) / farthest
     log_spaced = scaled.sign() * torch.log2(scaled.abs() + 1) / math.log2(8)
     network = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False), ScaledSigmoid(16))

@@ -91,8 +91,6 @@ class CSWin(Backbone):
         return sum(self.channels) if self.config.dense else self.channels[-1]
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = tuple(image.shape[-2:])
-        require(min(size) >= SMALLEST, "image size", size, f"at least {SMALLEST} a side")
         maps = pyramid(self.stages, self.stem(channels_last(image)))
         return [norm(features) for norm, features in zip(self.map_norms, maps, strict=True)]
 

@@ -15,7 +15,7 @@ from ommatid.models.config import Config, require_divisible, require_stages
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import PatchEmbed
+from ommatid.nn.embed import overlapping_embed
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import SpatialReductionAttention
@@ -68,11 +68,6 @@ class PVTv2(Backbone):
 
     def embed(self, image: Tensor) -> Tensor:
         return self.maps(image)[-1].mean((1, 2))
-
-
-def overlapping_embed(in_dim: int, dim: int, *, first: bool) -> PatchEmbed:
-    kernel_size, stride = (7, 4) if first else (3, 2)
-    return PatchEmbed(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, norm=nn.LayerNorm(dim))
 
 
 def pvt_v2_block(config: PVTv2Config, stage: int, *, drop_path: float) -> Block:

@@ -26,15 +26,30 @@ class WindowAttention(nn.Module):
         window_size: M.
         shift: of the windows against the map's corner, in tokens.
         qkv_bias: bias of the joint query, key and value projection.
+        qkv: another such projection, C -> 3 C, ordered (3, heads, C / heads).
+        similarity: what queries and keys, (B, N, heads, d), go through before their scaled products are the scores.
+        bias: what gives the position bias, (heads, M^2, M^2); a table where None.
     """
 
-    def __init__(self, dim: int, heads: int, window_size: int, *, shift: int = 0, qkv_bias: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window_size: int,
+        *,
+        shift: int = 0,
+        qkv_bias: bool = True,
+        qkv: nn.Module | None = None,
+        similarity: nn.Module | None = None,
+        bias: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.window = (window_size, window_size)
         self.shift = shift
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.bias = RelativePositionBias(self.window, heads)
+        self.qkv = qkv or nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.similarity = similarity
+        self.bias = bias or RelativePositionBias(self.window, heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,6 +65,8 @@ class WindowAttention(nn.Module):
         """(B, windows, N, C) -> the same; size is that of the whole (padded) map."""
         batch, count, tokens, _ = windows.shape
         query, key, value = self.qkv(windows.flatten(0, 1)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        if self.similarity is not None:
+            query, key = self.similarity(query, key)
         bias = self.bias()
         if self.shift:
             bias = (bias + self.shift_mask(size, bias)).expand(batch, -1, -1, -1, -1).flatten(0, 1)
