@@ -7,6 +7,7 @@ from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.factorization import FactorizationAttention
+from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
@@ -23,6 +24,7 @@ __all__ = [
     "ConvProjectionAttention",
     "CrossShapedAttention",
     "FactorizationAttention",
+    "HighLowConv",
     "LargeSmallConv",
     "LongShortAttention",
     "NeighborhoodAttention",

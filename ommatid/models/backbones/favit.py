@@ -1,0 +1,123 @@
+"""FaViT: a pyramid whose attention factorises the map into a few summaries, near and far.
+
+"Factorization Vision Transformer: Modeling Long Range Dependency with Local Window Cost" (arXiv 2312.08614).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.reference import zero_based
+from ommatid.models.registry import register
+from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.feedforward import ConvMLP
+from ommatid.nn.init import init_conv_fan_out_, init_linear_
+from ommatid.nn.mixers import FactorizationAttention
+from ommatid.nn.mixers.factorization import channel_split, smallest_side
+from ommatid.nn.residual import stochastic_depth
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaViTConfig(Config):
+    dims: tuple[int, ...] = (32, 64, 128, 256)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    mlp_ratios: tuple[float, ...] = (8, 6, 4, 4)
+    qkv_bias: bool = True
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+
+    def check(self) -> None:
+        require_stages(
+            dims=self.dims, depths=self.depths, heads=self.heads, mlp_ratios=self.mlp_ratios, sr_ratios=self.sr_ratios
+        )
+        require(min(self.sr_ratios) > 0, "sr_ratios", self.sr_ratios, "positive integers")
+        for dim, heads, ratio in zip(self.dims, self.heads, self.sr_ratios, strict=True):
+            unit = 8 if ratio == 1 else 16
+            require(dim > 0 and dim % unit == 0, "dims", self.dims, f"multiples of {unit} where sr_ratios has {ratio}")
+            _, (local_dim, *_) = channel_split(dim, ratio)
+            require_divisible(local_dim, heads)
+
+    @property
+    def smallest_image(self) -> int:
+        """The shortest side of an image whose map, in every stage, fills one window by reflection."""
+        strides = doubling_strides(4, len(self.dims))
+        return max(
+            stride * (smallest_side(ratio) - 1) + 1 for stride, ratio in zip(strides, self.sr_ratios, strict=True)
+        )
+
+
+@register("favit", FaViTConfig)
+class FaViT(Backbone):
+    """FaViT. Sides round up; any image works that is at least `config.smallest_image` pixels a side."""
+
+    config: FaViTConfig
+
+    def __init__(self, config: FaViTConfig) -> None:
+        super().__init__(config)
+        dims = config.dims
+        self.channels, self.strides = dims, doubling_strides(4, len(dims))
+        rates = stochastic_depth(config.drop_path_rate, config.depths)
+        self.stages = nn.ModuleList(
+            Stage(
+                overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
+                [favit_block(config, i, drop_path=rate) for rate in rates[i]],
+                LayerNorm(dim),
+            )
+            for i, dim in enumerate(dims)
+        )
+        self.head = classifier(dims[-1], config.num_classes)
+        self.apply(init_linear_)
+        self.apply(init_conv_fan_out_)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        size, smallest = tuple(image.shape[-2:]), self.config.smallest_image
+        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        return pyramid(self.stages, channels_last(image))
+
+    def embed(self, image: Tensor) -> Tensor:
+        return self.maps(image)[-1].mean((1, 2))
+
+
+def favit_block(config: FaViTConfig, stage: int, *, drop_path: float) -> Block:
+    dim, hidden = config.dims[stage], int(config.dims[stage] * config.mlp_ratios[stage])
+    mixer = FactorizationAttention(dim, config.heads[stage], config.sr_ratios[stage], qkv_bias=config.qkv_bias)
+    return Block(dim, mixer, ConvMLP(dim, hidden), norm=LayerNorm, drop_path=drop_path)
+
+
+B1 = FaViTConfig(dims=(64, 128, 256, 512))
+
+VARIANTS = {
+    "favit_b0": FaViTConfig(),
+    "favit_b1": B1,
+    "favit_b2": B1.replace(depths=(2, 3, 18, 3)),
+    "favit_b3": FaViTConfig(dims=(96, 192, 384, 768), depths=(2, 3, 14, 3)),
+}
+
+REFERENCE_NAMES = [
+    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
+    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
+    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
+    (r"\.norm1\.", ".token.norm."),
+    (r"\.norm2\.", ".channel.norm."),
+    (r"\.attn\.q\.", ".attn.query."),
+    (r"\.attn\.sr\.", ".attn.coarse.reduction.proj."),
+    (r"\.attn\.norm\.", ".attn.coarse.reduction.norm."),
+    (r"\.attn\.kv_g\.", ".attn.coarse.key_value."),
+    (r"\.attn\.local_conv_g\.", ".attn.coarse.position.conv."),
+    (r"\.attn\.kv_l\.depth_conv\.", ".attn.source.0."),
+    (r"\.attn\.kv_l\.point_conv\.", ".attn.source.1."),
+    (r"\.attn\.fcs\.(\d)\.", r".attn.summaries.\1.summary."),
+    (r"\.attn\.single_heads\.(\d)\.", r".attn.summaries.\1.key_value."),
+    (r"\.attn\.local_convs\.(\d)\.", r".attn.summaries.\1.position.conv."),
+    (r"\.attn\.", ".token.inner."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
+    (r"\.mlp\.", ".channel.inner."),
+]
