@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningDataModule
 
 from ommatid.data import ImageData, ImageTransform, Samples, batch_mix, eval_transform, make_loader, train_transform
@@ -39,7 +41,8 @@ class Batches(LightningDataModule):
         )
         # Workers fetch ahead as soon as they start, which is before Lightning tells the epoch of a resumed training.
         assert self.trainer is not None
-        loader.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        loader.set_epoch(progress.processed)
         return loader
 
     def val_dataloader(self) -> Loader:

@@ -65,7 +65,7 @@ class Run:
 
     @cached_property
     def split(self) -> dict[str, Any]:
-        """What `ImageData.split()` said: the classes, and the images of each part."""
+        """What `ImageData.split()` said, the images of each part by name; and `classes`, `fingerprint` of the data."""
         return read_json(self.path / "split.json")
 
     @property

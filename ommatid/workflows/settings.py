@@ -52,6 +52,7 @@ class Settings:
             "0 or more",
         )
         require(self.strategy in STRATEGIES, "strategy", self.strategy, ", ".join(STRATEGIES))
+        self._check_devices()
         processes = self.devices * self.nodes
         require(
             self.recipe.batch % processes == 0,
@@ -59,7 +60,6 @@ class Settings:
             self.recipe.batch,
             f"a multiple of the {processes} processes, which share it",
         )
-        self._check_devices()
         self._check_model()
 
     def to_dict(self) -> dict[str, Any]:

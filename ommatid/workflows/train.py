@@ -17,6 +17,7 @@ from torch import nn
 import ommatid
 from ommatid.data import ImageData, open_data
 from ommatid.models.registry import find
+from ommatid.workflows.data_place import data_place
 from ommatid.workflows.errors import TrainingError
 from ommatid.workflows.files import write_json
 from ommatid.workflows.initial import check_size, fresh_model, model_from_weights, weights_header
@@ -93,7 +94,7 @@ def train(
         TrainingError: the loss became infinite or no number.
     """
     given: dict[str, Any] = {
-        "data": None if data is None else str(data),
+        "data": None if data is None else data_place(data),
         "model": model,
         "size": size,
         "weights": None if weights is None else str(weights),
@@ -129,7 +130,7 @@ def _start(settings: Settings, out: Path | None, progress: bool) -> TrainResult:
     model = _initial_model(settings, data, say)
     run = Run(out or _unused_folder(settings.model))
     if _is_first_process():
-        run = Run.create(run.path, settings.to_dict(), data.split(), _machine())
+        run = Run.create(run.path, settings.to_dict(), _split(data), _machine())
     return _fit(model, data, settings, run, progress)
 
 
@@ -140,11 +141,16 @@ def _resume(run: Run, progress: bool) -> TrainResult:
         return _outcome(run.path, run.metrics())
     settings = Settings.from_dict(run.config, str(run.path / "config.yaml"))
     data = _open(settings, run.split, say)
-    if data.split() != run.split:
+    if data.fingerprint() != run.split["fingerprint"]:
         raise ValueError(f"{settings.data} has other images than when {run.path} was started: start a new run")
     if run.checkpoint.is_file():
         return _fit(run.load_model(best=False).train(), data, settings, run, progress)
     return _fit(_initial_model(settings, data, say), data, settings, run, progress)
+
+
+def _split(data: ImageData) -> dict[str, Any]:
+    """What a resumed training opens the same data by, and knows them by."""
+    return {"classes": list(data.classes), "fingerprint": data.fingerprint()} | data.split()
 
 
 def _machine() -> dict[str, Any]:

@@ -50,7 +50,7 @@ def save_weights(path: Path, classes: tuple[str, ...], size: int = 32) -> Path:
 def make_run(path: Path, data: Path | str, size: int = 32) -> Run:
     """The folder that a training on `data` would have left, but for its curves."""
     images = open_data(data)
-    run = Run.create(path, {"data": str(data), "model": "pvt_v2", "size": size}, images.split(), {})
+    run = Run.create(path, {"data": str(data), "model": "pvt_v2", "size": size}, images.split() | {"classes": list(images.classes)}, {})
     save_weights(path / "best.safetensors", images.classes, size)
     return run
 
