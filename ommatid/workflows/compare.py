@@ -20,6 +20,7 @@ from ommatid.models.registry import find
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration, percent, significant
 from ommatid.workflows.comparison import Row, continued, new_row, save
+from ommatid.workflows.data_place import data_place
 from ommatid.workflows.machine import describe_machine
 from ommatid.workflows.measure import measure, usable_device
 from ommatid.workflows.model_spec import ModelSpec, parse_model
@@ -239,10 +240,10 @@ def _facts(images: ImageData) -> dict[str, Any]:
 
 def _default_name(data: str | Path, models: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The same for the same command, so that it finds what it has begun."""
-    path = Path(data).expanduser()
-    place = str(path.resolve()) if path.exists() else str(data)
+    place = data_place(data)
     told = json.dumps([place, list(models), settings])
-    return f"compare-{path.stem.replace(':', '-')}-{settings['recipe']}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    name = Path(place).stem.replace(":", "-")
+    return f"compare-{name}-{Path(settings['recipe']).stem}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def _command(plan: Plan, models: Sequence[str], seeds: Sequence[int], out: str | Path | None) -> str:

@@ -19,6 +19,7 @@ from ommatid.data import Samples, eval_transform, make_loader, open_data, open_e
 from ommatid.models.config import require
 from ommatid.report.evaluate import evaluate_page
 from ommatid.report.pictures import confusion_png
+from ommatid.workflows.data_place import data_place
 from ommatid.workflows.files import replacing, write_json, write_text
 from ommatid.workflows.inference import probabilities
 from ommatid.workflows.machine import describe_machine
@@ -81,13 +82,9 @@ def _open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, s
             raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
         return open_evaluation(data, trained.facts.classes), str(data)
     own = str(run.config["data"])
-    if data is None or _same(data, own):
+    if data is None or data_place(data) == data_place(own):
         return open_data(own, split=run.split).val, own
     return open_evaluation(data, trained.facts.classes), str(data)
-
-
-def _same(data: str | Path, own: str) -> bool:
-    return str(data) == own or Path(data).expanduser().resolve() == Path(own).expanduser().resolve()
 
 
 def _answers(

@@ -148,6 +148,16 @@ def test_what_was_trained_but_not_measured_is_measured(copy: Path, data: Path) -
     assert all(row["latency_ms"] > 0 and row["status"] == "done" for row in rows)
 
 
+def test_a_run_cut_between_its_last_epoch_and_its_end(copy: Path, data: Path) -> None:
+    before = read(copy)["runs"]
+    edit(copy, lambda row: row.update(status="pending", accuracy=None) if row["run"].endswith("seed1") else None)
+    for result in (copy / "runs").glob("*seed1/result.json"):
+        result.unlink()
+    after = again(data, copy)["runs"]
+    assert [row["accuracy"] for row in after] == [row["accuracy"] for row in before if row["status"] == "done"]
+    assert [len(row["curve"]) for row in after] == [1, 1, 1, 1]
+
+
 def test_a_folder_cut_while_it_was_laid_out_is_started_anew(copy: Path, data: Path) -> None:
     edit(copy, lambda row: row.update(status="pending", accuracy=None) if row["run"].endswith("seed1") else None)
     folders = sorted((copy / "runs").glob("*seed1"))

@@ -75,6 +75,14 @@ def test_images_of_the_training_are_never_judged(tmp_path: Path) -> None:
     assert evaluate(run.path / "best.safetensors", "digits")["samples"] == len(run.split["val"])
 
 
+def test_the_runs_own_data_is_known_from_any_working_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", data / "train")  # which is split by chance: it has no validation part of its own
+    monkeypatch.chdir(data)
+    assert evaluate(run.path, "train")["samples"] == len(run.split["val"]) < 18
+
+
 def test_files(data: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", data)
     result = evaluate(run.path, out=tmp_path / "judged")
