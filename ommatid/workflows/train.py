@@ -97,7 +97,7 @@ def train(
         "data": None if data is None else data_place(data),
         "model": model,
         "size": size,
-        "weights": None if weights is None else str(weights),
+        "weights": None if weights is None else str(Path(weights).expanduser().resolve()),
         "seed": seed,
         "devices": devices,
         "nodes": nodes,
