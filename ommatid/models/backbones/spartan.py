@@ -46,7 +46,7 @@ class SpaRTANConfig(Config):
 
 @register("spartan", SpaRTANConfig)
 class SpaRTAN(Backbone):
-    """SpaRTAN. The later half of the stages has its spatial convolutions depthwise, the earlier half its channel ones."""
+    """SpaRTAN. Early stages have dense spatial and depthwise channel convolutions, the later half the reverse."""
 
     config: SpaRTANConfig
 

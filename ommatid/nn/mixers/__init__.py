@@ -1,8 +1,10 @@
 """Token mixers: one file per idea, all (B, H, W, C) -> (B, H, W, C)."""
 
 from ommatid.nn.mixers.attention import Attention
+from ommatid.nn.mixers.bi_level_routing import BiLevelRoutingAttention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
+from ommatid.nn.mixers.class_attention import ClassAttention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
@@ -13,14 +15,18 @@ from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
+from ommatid.nn.mixers.spectral_gate import SpectralGate
+from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
 from ommatid.nn.mixers.windowed import Windowed
 
 __all__ = [
     "Attention",
+    "BiLevelRoutingAttention",
     "CascadedGroupAttention",
     "ChannelAttention",
+    "ClassAttention",
     "ConvProjectionAttention",
     "CrossShapedAttention",
     "FactorizationAttention",
@@ -30,6 +36,8 @@ __all__ = [
     "NeighborhoodAttention",
     "SingleHeadAttention",
     "SpatialReductionAttention",
+    "SpectralGate",
+    "WaveletMixer",
     "WindowAttention",
     "WindowMLP",
     "Windowed",
