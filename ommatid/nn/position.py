@@ -148,15 +148,18 @@ class AbsolutePosition(nn.Module):
     Args:
         grid: rows and columns of the table.
         dim: C.
+        antialias: of the resampling.
     """
 
-    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+    def __init__(self, grid: tuple[int, int], dim: int, *, antialias: bool = True) -> None:
         super().__init__()
+        self.antialias = antialias
         self.table = nn.Parameter(torch.zeros(1, *grid, dim))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + resample_positions(self.table, (features.shape[1], features.shape[2]))
+        size = (features.shape[1], features.shape[2])
+        return features + resample_positions(self.table, size, antialias=self.antialias)
 
 
 class ConvPosition(nn.Module):
@@ -180,10 +183,24 @@ class ConvPosition(nn.Module):
             self.folded = True
 
 
-def resample_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """A table of absolute positions (1, h, w, C) for a map of another size: bicubic, antialiased, in float32."""
+def resample_positions(table: Tensor, size: tuple[int, int], *, antialias: bool = True) -> Tensor:
+    """A table of absolute positions (1, h, w, C) for a map of another size: bicubic, in float32."""
     if table.shape[1:3] == size:
         return table
     channels_first = table.permute(0, 3, 1, 2).float()
-    resized = F.interpolate(channels_first, size=size, mode="bicubic", antialias=True, align_corners=False)
+    resized = F.interpolate(channels_first, size=size, mode="bicubic", antialias=antialias, align_corners=False)
     return resized.permute(0, 2, 3, 1).to(table.dtype)
+
+
+def positions_on_grid(table: Tensor, grid: tuple[int, int], *, antialias: bool = True) -> Tensor:
+    """Gives a table stored as a sequence its two axes: (1, N, C) -> (1, rows, columns, C).
+
+    One that belongs to a square grid of another size is resampled; any other is returned as it is.
+    """
+    tokens = table.shape[1]
+    if tokens == grid[0] * grid[1]:
+        return table.unflatten(1, grid)
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        return table
+    return resample_positions(table.unflatten(1, (side, side)), grid, antialias=antialias)
