@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from ommatid.ops.windows import merge, pad_to_multiple, partition, shift_regions
+from ommatid.ops.windows import (
+    center_crop,
+    center_pad_to_multiple,
+    merge,
+    pad_to_multiple,
+    partition,
+    shift_regions,
+    window_and_shift,
+)
 
 
 @pytest.mark.parametrize(("size", "window"), [((6, 4), (3, 2)), ((8, 8), (4, 4)), ((5, 10), (5, 5))])
@@ -42,3 +50,35 @@ def test_tokens_share_a_region_exactly_if_the_shift_kept_them_neighbours(size, w
     carried = positions < shift
     together = regions[:, :, None] == regions[:, None, :]
     assert torch.equal(together, (carried[:, :, None] == carried[:, None, :]).all(-1))
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_merge_undoes_partition_at_an_interval(interval: int) -> None:
+    features = torch.randn(2, 6 * interval, 4 * interval, 3)
+    windows = partition(features, (3, 2), interval)
+    assert torch.equal(merge(windows, (3, 2), (6 * interval, 4 * interval), interval), features)
+
+
+def test_windows_at_an_interval_are_interleaved() -> None:
+    features = torch.arange(16).view(1, 4, 4, 1)
+    assert partition(features, (2, 2), 2)[0, :, :, 0].tolist() == [
+        [0, 2, 8, 10],
+        [1, 3, 9, 11],
+        [4, 6, 12, 14],
+        [5, 7, 13, 15],
+    ]
+
+
+@pytest.mark.parametrize("size", [(3, 5), (4, 8), (6, 7)])
+def test_centred_padding_is_undone_by_the_crop(size: tuple[int, int]) -> None:
+    features = torch.ones(1, *size, 1)
+    padded = center_pad_to_multiple(features, (4, 4))
+    assert padded.shape[1] % 4 == padded.shape[2] % 4 == 0
+    assert torch.equal(center_crop(padded, size), features)
+    assert padded.sum() == features.sum()
+
+
+def test_a_window_shrinks_to_the_shorter_side_and_then_stays() -> None:
+    assert window_and_shift((14, 28), 7) == (7, 3)
+    assert window_and_shift((7, 14), 7) == (7, 0)
+    assert window_and_shift((14, 5), 7) == (5, 0)

@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_stages
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -43,7 +43,8 @@ class FaViTConfig(Config):
             unit = 8 if ratio == 1 else 16
             require(dim > 0 and dim % unit == 0, "dims", self.dims, f"multiples of {unit} where sr_ratios has {ratio}")
             _, (local_dim, *_) = channel_split(dim, ratio)
-            require_divisible(local_dim, heads)
+            fits = heads > 0 and local_dim % heads == 0
+            require(fits, "heads", self.heads, f"a divisor of {local_dim} where dims has {dim}: of each local part")
 
     @property
     def smallest_image(self) -> int:
