@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm, depthwise_conv
 from ommatid.nn.deploy import scale_output_
+from ommatid.ops.slices import in_slices
 
 
 class MLP(nn.Module):
@@ -21,6 +22,9 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_slices(self._tokens, x.flatten(0, -2)).view(x.shape)
+
+    def _tokens(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
 
     def scale_output_(self, scale: Tensor) -> None:
@@ -47,6 +51,9 @@ class ConvMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_slices(self._images, x)
+
+    def _images(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.conv(self.expand_act(self.fc1(x)))))
 
     def scale_output_(self, scale: Tensor) -> None:
