@@ -13,6 +13,7 @@ from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
+from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
@@ -34,6 +35,7 @@ __all__ = [
     "LargeSmallConv",
     "LongShortAttention",
     "NeighborhoodAttention",
+    "Retention",
     "SingleHeadAttention",
     "SpatialReductionAttention",
     "SpectralGate",
