@@ -42,13 +42,16 @@ def fold_norm_after_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, norm: nn
 
 
 @torch.no_grad()
-def fold_norm_before_(norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: nn.Linear) -> None:
-    """Makes `layer` compute layer(norm(x)), for a batch norm with its running statistics."""
+def fold_norm_before_(norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: nn.Linear | nn.Conv2d) -> None:
+    """Makes `layer` compute layer(norm(x)), for a batch norm with its running statistics.
+
+    A convolution must not be grouped nor padded: its padding would not be normed.
+    """
     scale, shift = batch_norm_affine(norm)
     if layer.bias is None:
-        layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0]))
-    layer.bias.add_(layer.weight @ shift)
-    layer.weight.mul_(scale)
+        layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+    layer.bias.add_(layer.weight.flatten(2).sum(2) @ shift if layer.weight.dim() > 2 else layer.weight @ shift)
+    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 2)))
 
 
 def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,13 @@ class Residual(nn.Module):
             self.scale = nn.Identity()
 
 
+class PostNormResidual(Residual):
+    """A residual branch whose norm is behind the addition, norm(x + drop(scale * inner(x))); arguments the same."""
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return self.norm(x + self.drop_path(self.scale(self.inner(x, *context))))
+
+
 class DropPath(nn.Module):
     """Stochastic depth per sample (arXiv 1603.09382): drops a whole branch in training, rescales the kept ones."""
 

@@ -19,18 +19,30 @@ class Attention(nn.Module):
         heads: number of heads; divides C.
         qkv_bias: bias of the joint query, key and value projection, which is ordered (3, heads, C / heads).
         bias: a module that gives what is added to the scaled scores, (heads, N, N).
+        local: a module (B, ..., C) -> (B, ..., C), added to what the heads found before the output projection.
     """
 
-    def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True, bias: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        qkv_bias: bool = True,
+        bias: nn.Module | None = None,
+        local: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.bias = bias
+        self.local = local
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         mixed = attend(query, key, value, bias=None if self.bias is None else self.bias())
+        if self.local is not None:
+            mixed = mixed + self.local(x).flatten(1, -2)
         return self.proj(mixed).view(x.shape)
 
     def scale_output_(self, scale: Tensor) -> None:
