@@ -76,7 +76,7 @@ def _explain(error: Exception) -> int:
         message, code = error.format_message() or "a verb is missing; `ommatid --help` lists them", BAD_INPUT
     elif isinstance(error, OSError) and error.strerror:
         message, code = ": ".join(str(part) for part in (error.filename, error.strerror) if part), BAD_INPUT
-    elif isinstance(error, ValueError | OSError | ImportError):
+    elif isinstance(error, ValueError | OSError):
         message, code = str(error), BAD_INPUT
     else:
         message = f"unexpected {type(error).__name__}: {error} (again with --debug, it shows where)"

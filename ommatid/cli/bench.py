@@ -13,7 +13,7 @@ from ommatid.cli.tables import terminal
 
 
 def bench(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names that `ommatid models` lists.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Names that `ommatid models` lists.")],
     size: Size = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Threads = None,

@@ -13,7 +13,7 @@ from ommatid.cli.options import Device, Trained
 
 def predict(
     run: Trained,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes per image.")] = 5,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     device: Device = "cpu",
@@ -33,4 +33,5 @@ def predict(
     for path, reason in found.skipped:
         errors.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if found.skipped:
-        errors.print(f"{len(found.skipped)} files were skipped", highlight=False)
+        total = len(found.predictions) + len(found.skipped)
+        errors.print(f"skipped {len(found.skipped)} of {total} files", highlight=False)

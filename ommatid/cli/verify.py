@@ -18,7 +18,7 @@ CHECKOUT_CASES = Path(__file__).parents[2] / "tests" / "parity" / "cases"
 
 
 def verify(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Systems; all that have cases.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Systems; all that have cases.")] = None,
     cases: Annotated[Path | None, typer.Option(help="Folder of ID/cases.json; a checkout's own by default.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
 ) -> None:
