@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm, depthwise_conv
-from ommatid.nn.deploy import scale_output_
+from ommatid.nn.deploy import fold_norm_before_, scale_output_
+from ommatid.nn.position import ConvPosition
 from ommatid.ops.slices import in_slices
 
 
@@ -40,14 +42,24 @@ class ConvMLP(nn.Module):
         dim: C.
         hidden: width between the two linear layers.
         expand_act: a further activation, between the first linear layer and the convolution.
+        act: the activation behind the convolution.
+        residual: adds the convolution to its own input.
     """
 
-    def __init__(self, dim: int, hidden: int, *, expand_act: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        expand_act: nn.Module | None = None,
+        act: nn.Module | None = None,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.expand_act = expand_act or nn.Identity()
-        self.conv = depthwise_conv(hidden, 3)
-        self.act = nn.GELU()
+        self.conv = ConvPosition(hidden) if residual else depthwise_conv(hidden, 3)
+        self.act = act or nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,6 +67,9 @@ class ConvMLP(nn.Module):
 
     def _images(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.conv(self.expand_act(self.fc1(x)))))
+
+    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        fold_norm_before_(norm, self.fc1)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)
@@ -77,3 +92,22 @@ class BatchNormMLP(nn.Module):
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2.conv, scale)
+
+
+class SwiGLU(nn.Module):
+    """Linear layers with a product for an activation, W2 (SiLU(a) * b) with (a, b) = W1 x: (..., C) -> (..., C).
+
+    "GLU Variants Improve Transformer" (arXiv 2002.05202). Cost: 3 r H W C^2 multiply-adds, with r = hidden / C.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)
+
+    def scale_output_(self, scale: Tensor) -> None:
+        scale_output_(self.fc2, scale)

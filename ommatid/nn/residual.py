@@ -41,6 +41,13 @@ class Residual(nn.Module):
         return x + self.drop_path(self.scale(self.inner(self.norm(x), *context)))
 
     def deploy_(self) -> None:
+        self.fold_scale_()
+        norm_inner_input = getattr(self.inner, "norm_input_", None)
+        if isinstance(self.norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm_inner_input:
+            norm_inner_input(self.norm)
+            self.norm = nn.Identity()
+
+    def fold_scale_(self) -> None:
         scale_inner_output = getattr(self.inner, "scale_output_", None)
         if isinstance(self.scale, LayerScale) and scale_inner_output:
             scale_inner_output(self.scale.gamma)
@@ -52,6 +59,9 @@ class PostNormResidual(Residual):
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         return self.norm(x + self.drop_path(self.scale(self.inner(x, *context))))
+
+    def deploy_(self) -> None:
+        self.fold_scale_()
 
 
 class DropPath(nn.Module):

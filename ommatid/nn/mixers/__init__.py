@@ -9,14 +9,17 @@ from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.factorization import FactorizationAttention
+from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
+from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
+from ommatid.nn.mixers.super_token import SuperTokenAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
@@ -31,14 +34,17 @@ __all__ = [
     "ConvProjectionAttention",
     "CrossShapedAttention",
     "FactorizationAttention",
+    "GatedLinearAttention",
     "HighLowConv",
     "LargeSmallConv",
     "LongShortAttention",
+    "MaxPoolMixer",
     "NeighborhoodAttention",
     "Retention",
     "SingleHeadAttention",
     "SpatialReductionAttention",
     "SpectralGate",
+    "SuperTokenAttention",
     "WaveletMixer",
     "WindowAttention",
     "WindowMLP",
