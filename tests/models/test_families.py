@@ -133,9 +133,10 @@ def test_bfloat16_autocast_stays_close(tiny: Subject) -> None:
 
 
 def test_one_image_does_not_see_the_others(tiny: Subject) -> None:
+    pairs = {name: torch.cat([value, value.roll(1, -1)])[:2] for name, value in tiny.inputs.items()}
     with torch.no_grad():
-        together = tiny.answer()
-        alone = tiny.answer(**{name: value[1:2] for name, value in tiny.inputs.items()})
+        together = tiny.answer(**pairs)
+        alone = tiny.answer(**{name: value[1:2] for name, value in pairs.items()})
     assert_close(alone, {name: value[1:2] for name, value in together.items()}, 1e-5)
 
 
