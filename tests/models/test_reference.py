@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ommatid
-from ommatid.models.backbones.vit import resample_table
+from ommatid.nn.tokens import resample_sequence
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "num_classes": 3}
 
@@ -47,8 +47,8 @@ def test_positions_follow_the_image_size() -> None:
     model = ommatid.create_model("vit", image_size=64, **TINY)
     state = reference_state(32)
     assert ommatid.load_reference(model, state).complete
-    assert torch.equal(model.position, resample_table(state["pos_embed"], (2, 2), (4, 4)))
-    assert torch.equal(model.position[:, 0], state["pos_embed"][:, 0])
+    assert torch.equal(model.sequence.position, resample_sequence(state["pos_embed"], (2, 2), (4, 4)))
+    assert torch.equal(model.sequence.position[:, 0], state["pos_embed"][:, 0])
 
 
 def test_unregistered_models_are_refused() -> None:

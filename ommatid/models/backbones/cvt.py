@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
@@ -20,8 +19,8 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import ConvProjectionAttention
-from ommatid.nn.mixers.conv_projection import split_tokens
 from ommatid.nn.residual import stochastic_depth
+from ommatid.nn.tokens import ClassToken, split_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class CvT(Backbone):
     """CvT. Has no position encoding: any image works that leaves the last stage a cell."""
 
     config: CvTConfig
-    no_decay = ("class_token",)
+    no_decay = ("class_token.token",)
 
     def __init__(self, config: CvTConfig) -> None:
         super().__init__(config)
@@ -127,17 +126,13 @@ class CvTStage(nn.Module):
             padding=config.patch_paddings[stage],
             norm=nn.LayerNorm(dim),
         )
-        self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.class_token[stage] else None
+        self.class_token = ClassToken(dim) if config.class_token[stage] else nn.Identity()
         self.blocks = nn.ModuleList(cvt_block(config, stage, drop_path=rate) for rate in rates)
-        if self.class_token is not None:
-            nn.init.trunc_normal_(self.class_token, std=0.02)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.embed(features)
         size = (patches.shape[1], patches.shape[2])
-        tokens = patches.flatten(1, 2)
-        if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = self.class_token(patches.flatten(1, 2))
         for block in self.blocks:
             tokens = block(tokens, size)
         return split_tokens(tokens, size)
@@ -166,7 +161,7 @@ VARIANTS = {
 ROLES = {"q": "query", "k": "key", "v": "value"}
 
 REFERENCE_NAMES = [
-    (r"^stage(\d+)\.cls_token$", r"stages.\1.class_token"),
+    (r"^stage(\d+)\.cls_token$", r"stages.\1.class_token.token"),
     (r"^stage(\d+)\.patch_embed\.", r"stages.\1.embed."),
     (r"^stage(\d+)\.", r"stages.\1."),
     (r"\.norm1\.", ".token.norm."),

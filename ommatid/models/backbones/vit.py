@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, pair
@@ -20,8 +19,8 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention
-from ommatid.nn.position import resample_positions
 from ommatid.nn.residual import stochastic_depth
+from ommatid.nn.tokens import ClassToken, TokenSequence, sequence_on_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +60,15 @@ class ViT(Backbone):
     """Plain Vision Transformer. Takes any image of at least one patch: the position table is resampled to its grid."""
 
     config: ViTConfig
-    no_decay = ("position", "class_token")
+    no_decay = ("position", "class_token.token")
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
         self.channels, self.strides = (config.dim,), (config.patch_size,)
         norm = partial(nn.LayerNorm, eps=1e-6)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
-        rows, columns = config.grid
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.class_token else None
-        self.position = nn.Parameter(torch.zeros(1, int(config.class_token) + rows * columns, config.dim))
+        self.sequence = TokenSequence(config.grid, config.dim, class_token=config.class_token)
         self.blocks = nn.Sequential(
             *(
                 Block(
@@ -89,23 +86,11 @@ class ViT(Backbone):
         self.pooled_norm = norm(config.dim) if config.fc_norm else nn.Identity()
         self.head = classifier(config.dim, config.num_classes)
         self.apply(init_linear_)
-        nn.init.trunc_normal_(self.position, std=0.02)
-        if self.class_token is not None:
-            nn.init.normal_(self.class_token, std=1e-6)
+        if isinstance(self.sequence.class_token, ClassToken):
+            nn.init.normal_(self.sequence.class_token.token, std=1e-6)
 
     def tokens(self, image: Tensor) -> Tensor:
-        patches = self.stem(channels_last(image))
-        grid = (patches.shape[1], patches.shape[2])
-        tokens = patches.flatten(1, 2)
-        if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        return self.blocks(tokens + self.positions(grid))
-
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """(1, N, D) for a grid of patches; the class token's own position, if any, is first and never resampled."""
-        if grid == self.config.grid:
-            return self.position
-        return resample_table(self.position, self.config.grid, grid)
+        return self.blocks(self.sequence(self.stem(channels_last(image))))
 
     def maps(self, image: Tensor) -> list[Tensor]:
         size = self.config.patch_size
@@ -121,12 +106,6 @@ class ViT(Backbone):
         return tokens[:, int(self.config.class_token) :]
 
 
-def resample_table(table: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """A position table (1, [class] + h * w, D) for another grid of patches."""
-    special, patches = table.split([table.shape[1] - grid[0] * grid[1], grid[0] * grid[1]], dim=1)
-    return torch.cat([special, resample_positions(patches.unflatten(1, grid), new_grid).flatten(1, 2)], dim=1)
-
-
 VARIANTS = {
     "vit_tiny": ViTConfig(dim=192, heads=3),
     "vit_small": ViTConfig(dim=384, heads=6),
@@ -137,8 +116,8 @@ VARIANTS = {
 VARIANTS |= {f"deit_{size}": VARIANTS[f"vit_{size}"] for size in ("tiny", "small", "base")}
 
 REFERENCE_NAMES = [
-    (r"^cls_token$", "class_token"),
-    (r"^pos_embed$", "position"),
+    (r"^cls_token$", "sequence.class_token.token"),
+    (r"^pos_embed$", "sequence.position"),
     (r"^patch_embed\.", "stem."),
     (r"\.norm1\.", ".token.norm."),
     (r"\.norm2\.", ".channel.norm."),
@@ -153,8 +132,7 @@ REFERENCE_NAMES = [
 
 def convert_reference(state: dict[str, Tensor], model: ViT) -> dict[str, Tensor]:
     """Resamples the position table of square weights for another image size."""
-    special = int(model.config.class_token)
-    side = round((state["pos_embed"].shape[1] - special) ** 0.5) if "pos_embed" in state else 0
-    if side * side + special != (state["pos_embed"].shape[1] if side else 0) or (side, side) == model.config.grid:
+    if "pos_embed" not in state:
         return state
-    return state | {"pos_embed": resample_table(state["pos_embed"], (side, side), model.config.grid)}
+    special = int(model.config.class_token)
+    return state | {"pos_embed": sequence_on_grid(state["pos_embed"], model.config.grid, special=special)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.deploy import scale_output_
+from ommatid.nn.tokens import join_tokens, split_tokens
 from ommatid.ops.attention import attend
 
 
@@ -49,16 +49,3 @@ class ConvProjectionAttention(nn.Module):
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)
-
-
-def split_tokens(tokens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(B, S + H W, C) -> (B, S, C) and (B, H, W, C), where size is (H, W)."""
-    patches = size[0] * size[1]
-    special, rest = tokens.split([tokens.shape[1] - patches, patches], dim=1)
-    return special, rest.unflatten(1, size)
-
-
-def join_tokens(special: Tensor, features: Tensor) -> Tensor:
-    """Undoes `split_tokens`."""
-    tokens = features.flatten(1, 2)
-    return torch.cat([special, tokens], dim=1) if special.shape[1] else tokens
