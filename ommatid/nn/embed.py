@@ -109,6 +109,19 @@ def conv_stem(in_dim: int, dim: int, halvings: int) -> nn.Sequential:
     )
 
 
+def two_conv_stem(in_dim: int, dim: int, *, strides: tuple[int, int], act: nn.Module) -> nn.Sequential:
+    """Two overlapping strided convolutions with layer norms, an activation between: (B, H, W, C_in) -> (B, H', W', C).
+
+    The kernels are one wider than the strides and the zero padding is 1; the first convolution has width C / 2.
+    """
+    (first, second), half = strides, dim // 2
+    return nn.Sequential(
+        PatchEmbed(in_dim, half, first + 1, stride=first, padding=1, norm=nn.LayerNorm(half)),
+        act,
+        PatchEmbed(half, dim, second + 1, stride=second, padding=1, norm=nn.LayerNorm(dim)),
+    )
+
+
 class InvertedMerging(nn.Module):
     """Halves a map in an inverted bottleneck of ratio 4: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), C_out).
 

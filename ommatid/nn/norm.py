@@ -20,6 +20,13 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm` in the precision of its weight, as layer norm is under autocast: (..., C) -> (..., C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class GlobalResponseNorm(nn.Module):
     """Makes channels compete by their strength over the whole map: (B, H, W, C) -> (B, H, W, C).
 

@@ -29,8 +29,8 @@ def retention_parallel(query: Tensor, key: Tensor, value: Tensor, log_decay: Ten
         (B, L, heads, e), in the type of the values.
     """
     with torch.autocast(query.device.type, enabled=False):
-        exact = (x.transpose(1, 2).to(_precision(x)) for x in (query, key, value))
-        return _attend(*exact, log_decay).transpose(1, 2).to(value.dtype)
+        queries, keys, values = (x.transpose(1, 2).to(_precision(x)) for x in (query, key, value))
+        return _attend(queries, keys, values, log_decay).transpose(1, 2).to(value.dtype)
 
 
 def retention_recurrent(
@@ -76,9 +76,9 @@ def retention_chunkwise(
     length, chunk = query.shape[1], min(chunk_size, query.shape[1])
     whole = length - length % chunk
     if whole < length:
-        (head, tail) = zip(*(x.split([whole, length - whole], dim=1) for x in (query, key, value)), strict=True)
-        before, state = retention_chunkwise(*head, log_decay, state=state, chunk_size=chunk)
-        after, state = retention_chunkwise(*tail, log_decay, state=state, chunk_size=chunk)
+        (q, q_rest), (k, k_rest), (v, v_rest) = (x.split([whole, length - whole], dim=1) for x in (query, key, value))
+        before, state = retention_chunkwise(q, k, v, log_decay, state=state, chunk_size=chunk)
+        after, state = retention_chunkwise(q_rest, k_rest, v_rest, log_decay, state=state, chunk_size=chunk)
         return torch.cat([before, after], dim=1), state
 
     with torch.autocast(query.device.type, enabled=False):

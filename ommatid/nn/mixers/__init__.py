@@ -16,6 +16,7 @@ from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.retention import Retention
+from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
@@ -35,6 +36,8 @@ __all__ = [
     "CrossShapedAttention",
     "FactorizationAttention",
     "GatedLinearAttention",
+    "GuidedAttention",
+    "GuidingAttention",
     "HighLowConv",
     "LargeSmallConv",
     "LongShortAttention",
