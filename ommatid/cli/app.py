@@ -24,7 +24,7 @@ BAD_INPUT, OWN_FAULT, INTERRUPTED = 2, 70, 130
 """Exit codes; 1 is a verb's own "no" (verify: a miss). 70 is EX_SOFTWARE of sysexits.h, 130 the shell's for Ctrl-C."""
 
 RESUME = {
-    "train": "`ommatid train --resume RUN_FOLDER` continues from the last finished epoch",
+    "train": "`ommatid train --resume RUN` continues from its last epoch; RUN is its --out, or its folder in runs/",
     "compare": "the same command continues where this one stopped",
 }
 

@@ -174,7 +174,7 @@ def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: 
                 speed = f"{significant(row['latency_ms'])} ms per image"
                 console.print(f"{_name(row)}: {percent(row['accuracy'])} at {speed}")
             except Exception as error:  # a model that fails must not cost the others their turn
-                row |= {"status": "failed", "error": str(error) if isinstance(error, ValueError) else repr(error)}
+                row |= {"status": "failed", "error": _reason(error)}
             save(folder, results)
         if row["status"] == "failed":
             console.print(f"{_name(row)} failed: {row['error']}")
@@ -221,6 +221,11 @@ def _time_left(rows: Sequence[Row]) -> str:
     known = [row["train_seconds"] for row in rows if row["train_seconds"] is not None]
     pending = sum(row["accuracy"] is None and row["status"] == "pending" for row in rows)
     return f", about {duration(statistics.fmean(known) * pending)} left" if known and pending else ""
+
+
+def _reason(error: Exception) -> str:
+    """One line; the kind of error is said where the message was not written for people."""
+    return " ".join((str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}").split())
 
 
 def _name(row: Row) -> str:
