@@ -15,13 +15,22 @@ class SqueezeExcite(nn.Module):
         hidden: width between the two linear layers (1x1 convolutions of a reference load into them).
         act: the activation between them.
         gate: the activation at the end.
+        bias: of both linear layers.
     """
 
-    def __init__(self, dim: int, hidden: int, *, act: nn.Module | None = None, gate: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        act: nn.Module | None = None,
+        gate: nn.Module | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = act or nn.ReLU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
         self.gate = gate or nn.Sigmoid()
 
     def forward(self, features: Tensor) -> Tensor:

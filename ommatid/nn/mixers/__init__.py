@@ -10,6 +10,7 @@ from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
+from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
@@ -20,6 +21,7 @@ from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
+from ommatid.nn.mixers.ss2d import SS2D
 from ommatid.nn.mixers.super_token import SuperTokenAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
@@ -27,6 +29,7 @@ from ommatid.nn.mixers.window_mlp import WindowMLP
 from ommatid.nn.mixers.windowed import Windowed
 
 __all__ = [
+    "SS2D",
     "Attention",
     "BiLevelRoutingAttention",
     "CascadedGroupAttention",
@@ -36,6 +39,7 @@ __all__ = [
     "CrossShapedAttention",
     "FactorizationAttention",
     "GatedLinearAttention",
+    "GatedPositionalAttention",
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
