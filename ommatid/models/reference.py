@@ -88,6 +88,17 @@ def position_map(state: dict[str, Tensor], name: str, grid: tuple[int, int]) -> 
     return state | {name: state[name].unflatten(1, grid)}
 
 
+def join_layers(state: dict[str, Tensor], parts: tuple[str, ...], whole: str) -> dict[str, Tensor]:
+    """A state whose layers called `parts`, such as ("q", "kv"), are one called `whole`, with outputs in that order."""
+    joined = dict(state)
+    for name in state:
+        owner, found, leaf = name.rpartition(f".{parts[0]}.")
+        sources = [f"{owner}.{part}.{leaf}" for part in parts]
+        if found and all(source in state for source in sources):
+            joined[f"{owner}.{whole}.{leaf}"] = torch.cat([joined.pop(source) for source in sources])
+    return joined
+
+
 def _ignored(module: Any, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in getattr(module, "REFERENCE_IGNORED", []))
 
