@@ -68,6 +68,8 @@ class Record(Callback):
         row = {"epoch": trainer.current_epoch + 1} | results | {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
         self.rows = [*self.rows, row | {"seconds": time.perf_counter() - self.started}]
+        bar = {"loss": row["train_loss"], "accuracy": row["val_accuracy"]}
+        pl_module.log_dict(bar, prog_bar=True, rank_zero_only=True)
         if trainer.is_global_zero:
             self._write(pl_module.judged, better=row["val_accuracy"] > best, last=len(self.rows) == trainer.max_epochs)
             self.say(

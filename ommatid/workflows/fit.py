@@ -87,6 +87,7 @@ def quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
         warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\).*")
+        warnings.filterwarnings("ignore", message=r"Grad strides do not match")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

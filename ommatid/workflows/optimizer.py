@@ -14,8 +14,8 @@ from ommatid.workflows.recipes import Recipe
 
 def make_optimizer(model: nn.Module, *, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
     """AdamW (arXiv 1711.05101) for `steps` steps, and the schedule that is to be advanced after each."""
-    # The fused kernel undoes the loss scaling of float16 by itself, which clipping can't follow.
-    optimizer = AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, fused=recipe.precision != "float16")
+    # Lightning does not clip the gradients of a fused optimiser in mixed precision.
+    optimizer = AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, fused=recipe.precision == "float32")
     warmup = round(steps * min(recipe.warmup_epochs / recipe.epochs, 1))
     return optimizer, LambdaLR(optimizer, partial(warmup_cosine, warmup=warmup, steps=steps))
 

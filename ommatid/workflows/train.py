@@ -276,4 +276,4 @@ def _speaker(aloud: bool) -> Callable[[str], None]:
 
 def _is_first_process() -> bool:
     """Whether this is the process that writes; launchers tell the others their rank by environment variables."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))

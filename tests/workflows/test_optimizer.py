@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from ommatid.models import create_model
 from ommatid.workflows.optimizer import make_optimizer, parameter_groups, warmup_cosine
 from ommatid.workflows.recipes import Recipe
 
@@ -15,16 +14,35 @@ def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
-def test_vectors_and_exempt_tables_do_not_decay() -> None:
-    model = create_model("vit_tiny", image_size=32, depth=1)
+class WithTable(nn.Module):
+    no_decay = ("position",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, 4, 8))
+        self.norm = nn.LayerNorm(8)
+        self.linear = nn.Linear(8, 2)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_vectors_and_exempt_tables_do_not_decay(nested: bool) -> None:
+    model = nn.Sequential(WithTable()) if nested else WithTable()
+    model.no_decay = WithTable.no_decay
     decayed, free = parameter_groups(model, 0.05)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    free_names = {names[id(parameter)] for parameter in free["params"]}
-    decayed_names = {names[id(parameter)] for parameter in decayed["params"]}
-    assert {"position", "class_token", "head.bias", "token_norm.weight"} <= free_names
-    assert {"head.weight", "stem.proj.weight"} <= decayed_names
-    assert free_names | decayed_names == set(names.values())
+    names = {parameter: name.removeprefix("0.") for name, parameter in model.named_parameters()}
+    assert {names[parameter] for parameter in decayed["params"]} == {"linear.weight"}
+    assert {names[parameter] for parameter in free["params"]} == {
+        "position",
+        "norm.weight",
+        "norm.bias",
+        "linear.bias",
+    }
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+
+
+def test_what_has_no_exemptions_decays_in_its_matrices() -> None:
+    decayed, _ = parameter_groups(nn.Linear(3, 3), 0.1)
+    assert len(decayed["params"]) == 1
 
 
 def test_the_schedule_is_per_step_and_ends_at_zero() -> None:

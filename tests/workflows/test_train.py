@@ -84,6 +84,15 @@ def test_one_line_per_epoch_where_there_is_no_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+def test_bfloat16(few_digits: Path, tiny: dict[str, Any], busy_recipe: Path, run: Run, tmp_path: Path) -> None:
+    settings = {"recipe": busy_recipe, "lr": 5e-3, "epochs": 1}
+    train(few_digits, **tiny, **settings, precision="bfloat16", out=tmp_path / "run")
+    trained = Run.open(tmp_path / "run")
+    assert {tensor.dtype for tensor in load_file(trained.weights()).values()} == {torch.float32}
+    assert trained.metrics()[0]["train_loss"] != run.metrics()[0]["train_loss"]
+    assert trained.metrics()[0]["train_loss"] == pytest.approx(run.metrics()[0]["train_loss"], rel=0.02)
+
+
 def test_unreadable_files_are_named(
     few_digits: Path, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
