@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Numbers that shape a model. Families add their own fields, with defaults.
+class PartConfig:
+    """Numbers that shape a part. Families add their own fields, with defaults.
 
     Values are coerced to their declared types (a JSON list becomes a tuple, 4 becomes 4.0), so that a config
     read back from a file equals the one that was written.
@@ -22,16 +22,9 @@ class Config:
             and what is allowed.
     """
 
-    in_channels: int = 3
-    num_classes: int = 1000
-    drop_path_rate: float = 0.0
-
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, coerce(name, getattr(self, name), kind))
-        require(self.in_channels > 0, "in_channels", self.in_channels, "a positive integer")
-        require(self.num_classes >= 0, "num_classes", self.num_classes, "0 (no classifier) or more")
-        require(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "from 0 up to, not including, 1")
         self.check()
 
     def check(self) -> None:
@@ -52,7 +45,22 @@ class Config:
         return dataclasses.replace(self, **overrides)
 
 
-def check_fields(config_class: type[Config], values: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Config(PartConfig):
+    """What every whole model has beside its family's own fields: an image goes in, logits come out."""
+
+    in_channels: int = 3
+    num_classes: int = 1000
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.in_channels > 0, "in_channels", self.in_channels, "a positive integer")
+        require(self.num_classes >= 0, "num_classes", self.num_classes, "0 (no classifier) or more")
+        require(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "from 0 up to, not including, 1")
+
+
+def check_fields(config_class: type[PartConfig], values: dict[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in values:
         if name not in known:

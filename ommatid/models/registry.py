@@ -2,7 +2,7 @@
 
 A family is one module. Its model class carries the decorator `@register("id", ConfigClass)`; the module may also define
 
-    VARIANTS: dict[str, Config]             published configurations by name
+    VARIANTS: dict[str, PartConfig]             published configurations by name
     REFERENCE_NAMES: list[(regex, text)]    the reference implementation's parameter names -> ours (models/reference.py)
     REFERENCE_IGNORED: list[regex]          derived entries of the reference's state that are not parameters
     convert_reference(state, model)         for what renaming can't say: changes of shape or layout
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ommatid.models.config import Config, suggest
+from ommatid.models.config import PartConfig, suggest
 
 ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 
@@ -36,7 +36,7 @@ class Family:
     """A registered architecture: its id in the catalogue, its config class and its model class."""
 
     id: str
-    config: type[Config]
+    config: type[PartConfig]
     model: type[nn.Module]
 
     @property
@@ -44,14 +44,14 @@ class Family:
         return sys.modules[self.model.__module__]
 
     @property
-    def variants(self) -> dict[str, Config]:
+    def variants(self) -> dict[str, PartConfig]:
         return getattr(self.module, "VARIANTS", {})
 
 
 _families: dict[str, Family] = {}
 
 
-def register(id: str, config: type[Config]) -> Callable[[ModelClass], ModelClass]:
+def register(id: str, config: type[PartConfig]) -> Callable[[ModelClass], ModelClass]:
     """Class decorator: makes a model class known under its catalogue id."""
 
     def add(model: ModelClass) -> ModelClass:
@@ -85,7 +85,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def find(name: str) -> tuple[Family, Config]:
+def find(name: str) -> tuple[Family, PartConfig]:
     """The family and the config that a variant or family name stands for.
 
     Raises:

@@ -16,12 +16,15 @@ from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
+from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
+from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
+from ommatid.nn.mixers.subspace import SubspaceAttention
 from ommatid.nn.mixers.super_token import SuperTokenAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
@@ -47,10 +50,14 @@ __all__ = [
     "LongShortAttention",
     "MaxPoolMixer",
     "NeighborhoodAttention",
+    "ParallelPolarizedAttention",
     "Retention",
+    "SequentialPolarizedAttention",
+    "SigmoidAttention",
     "SingleHeadAttention",
     "SpatialReductionAttention",
     "SpectralGate",
+    "SubspaceAttention",
     "SuperTokenAttention",
     "WaveletMixer",
     "WindowAttention",

@@ -1,0 +1,19 @@
+"""Rotary positions: every pair of channels is turned by an angle that grows with the token's position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotate_by_position(x: Tensor, base: float = 10000.0) -> Tensor:
+    """Turns channel pair i, (2 i, 2 i + 1), of token p by the angle p * base^(-2 i / d): (B, N, heads, d) -> the same.
+
+    RoFormer (arXiv 2104.09864).
+    """
+    tokens, channels = x.shape[1], x.shape[-1]
+    frequencies = base ** (-torch.arange(0, channels, 2, device=x.device) / channels)
+    angles = (torch.arange(tokens, device=x.device)[:, None] * frequencies)[:, None]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
