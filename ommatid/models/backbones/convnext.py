@@ -16,11 +16,10 @@ from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d, depthwise_conv
-from ommatid.nn.deploy import scale_output_
 from ommatid.nn.embed import PatchEmbed
-from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_and_conv_
 from ommatid.nn.residual import Residual, stochastic_depth
+from ommatid.nn.spatial_mlp import SpatialMLP
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -69,10 +68,7 @@ class ConvNeXt(Backbone):
         self.stages = nn.ModuleList(
             Stage(
                 Downsample(dims[i - 1], dim) if i else nn.Identity(),
-                [
-                    Residual(dim, SpatialMLP(dim), norm=nn.Identity, layer_scale=config.layer_scale, drop_path=rate)
-                    for rate in rates[i]
-                ],
+                [convnext_block(dim, config.layer_scale, drop_path=rate) for rate in rates[i]],
             )
             for i, dim in enumerate(dims)
         )
@@ -89,23 +85,9 @@ class ConvNeXt(Backbone):
         return self.norm(self.maps(image)[-1].mean((1, 2)))
 
 
-class SpatialMLP(nn.Module):
-    """7x7 depthwise convolution, norm, MLP of ratio 4: (B, H, W, C) -> (B, H, W, C).
-
-    Cost: H W (49 C + 8 C^2) multiply-adds.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = depthwise_conv(dim, 7)
-        self.norm = LayerNorm(dim)
-        self.mlp = MLP(dim, 4 * dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm(self.conv(x)))
-
-    def scale_output_(self, scale: Tensor) -> None:
-        scale_output_(self.mlp.fc2, scale)
+def convnext_block(dim: int, layer_scale: float | None, *, drop_path: float) -> Residual:
+    inner = SpatialMLP(dim, depthwise_conv(dim, 7), 4 * dim, norm=LayerNorm)
+    return Residual(dim, inner, norm=nn.Identity, layer_scale=layer_scale, drop_path=drop_path)
 
 
 class Downsample(nn.Module):
@@ -143,7 +125,7 @@ REFERENCE_NAMES = [
     (r"^stem\.(weight|bias)$", r"stem.proj.\1"),
     (r"^blocks\.(\d+)\.", r"stages.0.\1."),
     (r"^stages\.(\d+)\.(\d+)\.gamma$", r"stages.\1.blocks.\2.scale.gamma"),
-    (r"^stages\.(\d+)\.(\d+)\.dwconv\.", r"stages.\1.blocks.\2.inner.conv."),
+    (r"^stages\.(\d+)\.(\d+)\.dwconv\.", r"stages.\1.blocks.\2.inner.mixer."),
     (r"^stages\.(\d+)\.(\d+)\.norm\.", r"stages.\1.blocks.\2.inner.norm."),
     (r"^stages\.(\d+)\.(\d+)\.pwconv([12])\.", r"stages.\1.blocks.\2.inner.mlp.fc\3."),
 ]

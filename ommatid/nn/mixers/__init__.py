@@ -15,6 +15,7 @@ from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
+from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
 from ommatid.nn.mixers.retention import Retention
@@ -49,6 +50,7 @@ __all__ = [
     "LargeSmallConv",
     "LongShortAttention",
     "MaxPoolMixer",
+    "MixShift",
     "NeighborhoodAttention",
     "ParallelPolarizedAttention",
     "Retention",
