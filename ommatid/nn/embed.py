@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import BatchNormMLP
+from ommatid.nn.mbconv import MBConv
 from ommatid.nn.reparam import depthwise_residual
 from ommatid.nn.residual import Residual
 from ommatid.nn.squeeze_excite import SqueezeExcite, rounded_width
@@ -122,30 +123,20 @@ def two_conv_stem(in_dim: int, dim: int, *, strides: tuple[int, int], act: nn.Mo
     )
 
 
-class InvertedMerging(nn.Module):
+def inverted_merging(dim: int, out_dim: int) -> MBConv:
     """Halves a map in an inverted bottleneck of ratio 4: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), C_out).
 
-    1x1 convolution, 3x3 depthwise of stride 2, squeeze-and-excitation, 1x1 convolution; batch norms, ReLU between.
     From EfficientViT (arXiv 2305.07027). Cost: H W (4 C^2 + 9 C + C C_out) multiply-adds.
     """
-
-    def __init__(self, dim: int, out_dim: int) -> None:
-        super().__init__()
-        hidden = 4 * dim
-        self.expand = ConvNorm(dim, hidden, 1, act=nn.ReLU())
-        self.conv = ConvNorm(hidden, hidden, 3, stride=2, groups=hidden, act=nn.ReLU())
-        self.gate = SqueezeExcite(hidden, rounded_width(dim))
-        self.reduce = ConvNorm(hidden, out_dim, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.reduce(self.gate(self.conv(self.expand(features))))
+    hidden, gate = 4 * dim, SqueezeExcite(4 * dim, rounded_width(dim))
+    return MBConv(dim, out_dim, hidden, stride=2, act=nn.ReLU(), gate=gate)
 
 
 def sandwiched_merging(dim: int, out_dim: int) -> nn.Sequential:
-    """`InvertedMerging` with a depthwise and an MLP residual branch before and after it. From EfficientViT."""
+    """`inverted_merging` with a depthwise and an MLP residual branch before and after it. From EfficientViT."""
 
     def local_mixing(width: int) -> list[nn.Module]:
         mlp = Residual(width, BatchNormMLP(width, 2 * width), norm=nn.Identity)
         return [depthwise_residual(width), mlp]
 
-    return nn.Sequential(*local_mixing(dim), InvertedMerging(dim, out_dim), *local_mixing(out_dim))
+    return nn.Sequential(*local_mixing(dim), inverted_merging(dim, out_dim), *local_mixing(out_dim))
