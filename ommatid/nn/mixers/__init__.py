@@ -14,6 +14,8 @@ from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
+from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
+from ommatid.nn.mixers.lowtention import Lowtention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
@@ -44,11 +46,15 @@ __all__ = [
     "FactorizationAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
+    "GaussianMixtureMask",
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
     "LargeSmallConv",
+    "LearnedMask",
     "LongShortAttention",
+    "MaskedAttention",
+    "Lowtention",
     "MaxPoolMixer",
     "MixShift",
     "NeighborhoodAttention",
