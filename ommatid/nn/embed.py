@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -93,7 +92,7 @@ class PostNormPatchMerging(nn.Module):
 def joined_squares(features: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 4 C): each 2x2 square's tokens side by side, column by column."""
     even = pad_to_multiple(features, (2, 2))
-    return torch.cat([even[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=-1)
+    return even.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
 
 
 def conv_stem(in_dim: int, dim: int, halvings: int) -> nn.Sequential:

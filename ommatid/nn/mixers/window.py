@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ommatid.nn.deploy import scale_output_
 from ommatid.nn.position import RelativePositionBias
 from ommatid.ops.attention import attend
+from ommatid.ops.slices import in_slices
 from ommatid.ops.windows import merge, pad_to_multiple, partition, shift_regions
 
 # Added to the scores of pairs that were no neighbours before the shift; the reference's constant.
@@ -55,22 +56,26 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         padded = pad_to_multiple(x, self.window)
-        size = (padded.shape[1], padded.shape[2])
-        shifted = padded.roll((-self.shift, -self.shift), (1, 2)) if self.shift else padded
-        mixed = merge(self.attend_windows(partition(shifted, self.window), size), self.window, size)
-        restored = mixed.roll((self.shift, self.shift), (1, 2)) if self.shift else mixed
-        return restored[:, :height, :width]
+        bias = self.window_bias((padded.shape[1], padded.shape[2]))
+        return in_slices(lambda images: self.attend_windows(images, bias), padded)[:, :height, :width]
 
-    def attend_windows(self, windows: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, windows, N, C) -> the same; size is that of the whole (padded) map."""
-        batch, count, tokens, _ = windows.shape
+    def attend_windows(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same, H and W being multiples of the window; bias fits (windows, heads, N, N)."""
+        shifted = x.roll((-self.shift, -self.shift), (1, 2)) if self.shift else x
+        windows = partition(shifted, self.window)
         query, key, value = self.qkv(windows.flatten(0, 1)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         if self.similarity is not None:
             query, key = self.similarity(query, key)
-        bias = self.bias()
         if self.shift:
-            bias = (bias + self.shift_mask(size, bias)).expand(batch, -1, -1, -1, -1).flatten(0, 1)
-        return self.proj(attend(query, key, value, bias=bias)).view(batch, count, tokens, -1)
+            bias = bias.expand(len(x), -1, -1, -1, -1).flatten(0, 1)
+        attended = self.proj(attend(query, key, value, bias=bias)).view(windows.shape)
+        mixed = merge(attended, self.window, (x.shape[1], x.shape[2]))
+        return mixed.roll((self.shift, self.shift), (1, 2)) if self.shift else mixed
+
+    def window_bias(self, size: tuple[int, int]) -> Tensor:
+        """What is added to the scores on a map of this size: (heads, N, N), or (windows, heads, N, N) with a shift."""
+        bias = self.bias()
+        return bias + self.shift_mask(size, bias) if self.shift else bias
 
     def shift_mask(self, size: tuple[int, int], like: Tensor) -> Tensor:
         """(windows, 1, N, N): 0 for pairs that may meet, MASKED for the others."""
