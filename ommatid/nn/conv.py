@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.deploy import fold_norm_after_
@@ -13,6 +16,16 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class SameConv2d(Conv2d):
+    """A convolution zero-padded as TensorFlow's "SAME", the odd zero at the bottom or right: sides / stride, up."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        sides = zip(features.shape[1:3], self.kernel_size, self.stride, strict=True)
+        rows, columns = (max((-(-side // step) - 1) * step + kernel - side, 0) for side, kernel, step in sides)
+        padding = (0, 0, columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        return super().forward(F.pad(features, padding))
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -34,7 +47,9 @@ class ConvNorm(nn.Module):
     Args:
         in_dim: C_in.
         dim: C.
-        kernel_size, stride, padding, dilation, groups, bias: of the convolution; padding None keeps stride 1's size.
+        kernel_size, stride, padding, dilation, groups, bias: of the convolution; padding None keeps stride 1's size,
+            "same" pads strided ones as `SameConv2d` does.
+        norm: whether there is a norm.
         act: the activation; None for none.
         eps: of the batch norm.
         scale: that the batch norm starts with; 0 where a residual branch ends here and is to start at zero.
@@ -47,18 +62,21 @@ class ConvNorm(nn.Module):
         kernel_size: int | tuple[int, int],
         *,
         stride: int = 1,
-        padding: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] | Literal["same"] | None = None,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
+        norm: bool = True,
         act: nn.Module | None = None,
         eps: float = 1e-5,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
         rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        padding = (dilation * (rows // 2), dilation * (columns // 2)) if padding is None else padding
-        self.conv = Conv2d(
+        same = padding == "same" and stride > 1
+        if not isinstance(padding, int | tuple):
+            padding = 0 if same else (dilation * (rows // 2), dilation * (columns // 2))
+        self.conv = (SameConv2d if same else Conv2d)(
             in_dim,
             dim,
             (rows, columns),
@@ -68,9 +86,7 @@ class ConvNorm(nn.Module):
             groups=groups,
             bias=bias,
         )
-        norm = BatchNorm2d(dim, eps=eps)
-        nn.init.constant_(norm.weight, scale)
-        self.norm: nn.Module = norm
+        self.norm: nn.Module = scaled_batch_norm(dim, eps, scale) if norm else nn.Identity()
         self.act = act or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -80,3 +96,9 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, BatchNorm2d):
             fold_norm_after_(self.conv, self.norm)
             self.norm = nn.Identity()
+
+
+def scaled_batch_norm(dim: int, eps: float, scale: float) -> BatchNorm2d:
+    norm = BatchNorm2d(dim, eps=eps)
+    nn.init.constant_(norm.weight, scale)
+    return norm

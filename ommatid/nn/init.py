@@ -16,9 +16,9 @@ def init_linear_(layer: nn.Module) -> None:
 
 
 def init_linear_and_conv_(layer: nn.Module) -> None:
-    """Linear layers and convolutions: weights from N(0, 0.02), cut at +-2; biases 0."""
+    """Linear layers and convolutions, transposed ones too: weights from N(0, 0.02), cut at +-2; biases 0."""
     init_linear_(layer)
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
@@ -29,5 +29,13 @@ def init_conv_fan_out_(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d):
         fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
         nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_pointwise_fan_out_(layer: nn.Module) -> None:
+    """Linear layers, as the 1x1 convolutions they are on a map: weights from N(0, 2 / outputs); biases 0."""
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.out_features))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -12,7 +12,7 @@ MakeNorm = Callable[[int], nn.Module]
 
 
 class Residual(nn.Module):
-    """One residual branch around `inner`: (B, ..., C) -> (B, ..., C). What else `inner` takes is handed on to it.
+    """One residual branch around `inner`: (B, ..., C) -> (B, ..., C'). What else `inner` takes is handed on to it.
 
     Args:
         dim: C.
@@ -20,6 +20,7 @@ class Residual(nn.Module):
         norm: makes the norm of a width in front of `inner`; `nn.Identity` for none.
         layer_scale: initial value of the factor per channel; None where the factor does not exist.
         drop_path: stochastic depth rate.
+        shortcut: what the input goes through before the branch is added to it, where `inner` changes its shape.
     """
 
     def __init__(
@@ -30,15 +31,17 @@ class Residual(nn.Module):
         norm: MakeNorm = nn.LayerNorm,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
+        shortcut: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.shortcut = shortcut or nn.Identity()
         self.norm = norm(dim)
         self.inner = inner
         self.scale = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return x + self.drop_path(self.scale(self.inner(self.norm(x), *context)))
+        return self.shortcut(x) + self.drop_path(self.scale(self.inner(self.norm(x), *context)))
 
     def deploy_(self) -> None:
         self.fold_scale_()
@@ -58,7 +61,7 @@ class PostNormResidual(Residual):
     """A residual branch whose norm is behind the addition, norm(x + drop(scale * inner(x))); arguments the same."""
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return self.norm(x + self.drop_path(self.scale(self.inner(x, *context))))
+        return self.norm(self.shortcut(x) + self.drop_path(self.scale(self.inner(x, *context))))
 
     def deploy_(self) -> None:
         self.fold_scale_()

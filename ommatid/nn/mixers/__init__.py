@@ -1,5 +1,6 @@
 """Token mixers: one file per idea, all (B, H, W, C) -> (B, H, W, C)."""
 
+from ommatid.nn.mixers.aggregated import AggregatedAttention, LengthScaledAttention
 from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.bi_level_routing import BiLevelRoutingAttention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
@@ -12,10 +13,11 @@ from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
+from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
-from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
 from ommatid.nn.mixers.lowtention import Lowtention
+from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
@@ -36,6 +38,7 @@ from ommatid.nn.mixers.windowed import Windowed
 
 __all__ = [
     "SS2D",
+    "AggregatedAttention",
     "Attention",
     "BiLevelRoutingAttention",
     "CascadedGroupAttention",
@@ -50,11 +53,13 @@ __all__ = [
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
+    "LargeKernelAttention",
     "LargeSmallConv",
     "LearnedMask",
+    "LengthScaledAttention",
     "LongShortAttention",
-    "MaskedAttention",
     "Lowtention",
+    "MaskedAttention",
     "MaxPoolMixer",
     "MixShift",
     "NeighborhoodAttention",
