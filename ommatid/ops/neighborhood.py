@@ -6,22 +6,18 @@ Source: "Neighborhood Attention Transformer" (arXiv 2204.07143) and "Dilated Nei
 With dilation d a query sees only the positions of its own residue class modulo d, so a dilated axis is d undilated
 ones. At a border the window is that of the nearest query whose window fits: always exactly K keys, no padding.
 
-The fast version never gathers a window per query. It cuts each residue class into tiles of neighbouring queries, and
-a tile attends densely to the one block of keys that covers all its windows, under a mask. A tile of T x T queries
-reads (T + K - 1)^2 keys instead of T^2 K^2, in matrix products.
+The fast version never gathers a window per query. It cuts each residue class into tiles (ops/tiles.py) that attend
+densely to the block of keys that covers all their windows, under a mask.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-IntArray = NDArray[np.int64]
+from ommatid.ops.tiles import MapTiles, map_tiles, take
+
 PerAxis = int | Sequence[int]
 
 
@@ -154,77 +150,6 @@ def _window_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor 
     return (logits.softmax(-1).unsqueeze(-2) @ values).squeeze(-2)
 
 
-class _AxisTiles(NamedTuple):
-    """How one axis is cut into tiles of `T` queries and their blocks of `S` keys.
-
-    Tiles are as long as the longest residue class asks for, so the last of a class may repeat its last query, and
-    the block of a short class its last key.
-    """
-
-    queries: IntArray  # (tiles, T), positions on the axis
-    keys: IntArray  # (tiles, S), positions on the axis
-    relative: IntArray  # (tiles, T, S), bias index of each pair; 2K - 1 where the key lies outside the query's window
-
-
-class _MapTiles(NamedTuple):
-    """How a map is cut into tiles of `N` queries and their blocks of `M` keys; positions count row by row."""
-
-    queries: IntArray  # (tiles, N), positions on the map
-    keys: IntArray  # (tiles, M), positions on the map
-    slots: IntArray  # (H * W), where in the flattened `queries` each position is answered
-    vertical: IntArray  # `_AxisTiles.relative` of the rows
-    horizontal: IntArray  # and of the columns
-
-
-def _axis_tiles(length: int, kernel: int, dilation: int, longest_tile: int) -> _AxisTiles:
-    longest = -(-length // dilation)
-    count = -(-longest // longest_tile)
-    tile = -(-longest // count)
-    span = min(tile + kernel - 1, longest)
-
-    residue = np.arange(dilation)[:, None, None]
-    group = (length - residue + dilation - 1) // dilation
-    first_query = tile * np.arange(count)[:, None]
-    query = np.minimum(first_query + np.arange(tile), group - 1)  # (dilation, count, tile), ranks in the residue class
-    first_key = np.clip(first_query - kernel // 2, 0, np.maximum(group - span, 0))
-    key = first_key + np.arange(span)  # (dilation, count, span)
-
-    start = np.clip(query - kernel // 2, 0, group - kernel)[..., None]
-    key_of_pair = key[:, :, None]
-    inside = (start <= key_of_pair) & (key_of_pair < start + kernel)
-    relative = np.where(inside, key_of_pair - query[..., None] + kernel - 1, 2 * kernel - 1)
-    return _AxisTiles(
-        queries=(query * dilation + residue).reshape(-1, tile),
-        keys=(np.minimum(key, group - 1) * dilation + residue).reshape(-1, span),
-        relative=relative.reshape(-1, tile, span),
-    )
-
-
-# NumPy tables and not tensors: a cached tensor would stay a fake one when the first call is a torch.export trace.
-@lru_cache(maxsize=64)
-def _map_tiles(size: tuple[int, int], kernels: tuple[int, ...], dilations: tuple[int, ...]) -> _MapTiles:
-    rows, columns = (_axis_tiles(*axis) for axis in zip(size, kernels, dilations, _longest_tiles(kernels), strict=True))
-
-    def positions(row: IntArray, column: IntArray) -> IntArray:
-        position = row[:, None, :, None] * size[1] + column[:, None]
-        return position.reshape(len(row) * len(column), -1)
-
-    queries = positions(rows.queries, columns.queries)
-    slots = np.empty(size[0] * size[1], dtype=np.int64)
-    slots[queries.ravel()] = np.arange(queries.size)
-    return _MapTiles(queries, positions(rows.keys, columns.keys), slots, rows.relative, columns.relative)
-
-
-def _longest_tiles(kernels: tuple[int, ...]) -> tuple[int, ...]:
-    """Longest tile along each axis: the fastest of 3 to 14 (in one dimension of 8 to 64), measured on a CPU.
-
-    Short tiles read fewer keys only to mask them, long ones copy each key fewer times.
-    """
-    if 1 in kernels:
-        return tuple(1 if kernel == 1 else 16 for kernel in kernels)
-    return (4, 4) if max(kernels) <= 5 else (8, 8)
-
-
 def _tiled_attention(
     query: Tensor,
     key: Tensor,
@@ -235,7 +160,7 @@ def _tiled_attention(
     scale: float | None,
 ) -> Tensor:
     batch, height, width, heads, channels = query.shape
-    tiles = _map_tiles((height, width), kernels, dilations)
+    tiles = map_tiles((height, width), kernels, dilations)
     if bias is None:
         bias = query.new_zeros(1, 2 * kernels[0] - 1, 2 * kernels[1] - 1)
     mask = _tile_mask(bias.to(query.dtype), tiles)
@@ -244,9 +169,9 @@ def _tiled_attention(
     _, tiles_and_heads, queries, keys = mask.shape
     shared = batch * (heads // len(bias))
     output = F.scaled_dot_product_attention(
-        _take(query, tiles.queries).view(shared, tiles_and_heads, queries, channels),
-        _take(key, tiles.keys).view(shared, tiles_and_heads, keys, channels),
-        _take(value, tiles.keys).view(shared, tiles_and_heads, keys, channels),
+        take(query, tiles.queries).view(shared, tiles_and_heads, queries, channels),
+        take(key, tiles.keys).view(shared, tiles_and_heads, keys, channels),
+        take(value, tiles.keys).view(shared, tiles_and_heads, keys, channels),
         attn_mask=mask,
         scale=scale,
     )
@@ -255,13 +180,7 @@ def _tiled_attention(
     return output.index_select(1, slots).view(query.shape)
 
 
-def _take(x: Tensor, positions: IntArray) -> Tensor:
-    """(B, H, W, heads, d) -> (B, heads, positions, d), contiguous."""
-    index = torch.as_tensor(positions, device=x.device).flatten()
-    return x.flatten(1, 2).transpose(1, 2).index_select(2, index)
-
-
-def _tile_mask(bias: Tensor, tiles: _MapTiles) -> Tensor:
+def _tile_mask(bias: Tensor, tiles: MapTiles) -> Tensor:
     """Bias of every pair of a tile, minus infinity outside the window: (1, heads * tiles, N, M)."""
     vertical, horizontal = (torch.as_tensor(x, device=bias.device) for x in (tiles.vertical, tiles.horizontal))
     with_outside = F.pad(bias, (0, 1, 0, 1), value=float("-inf"))

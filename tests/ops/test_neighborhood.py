@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ommatid.ops import neighborhood
+from ommatid.ops import tiles
 from ommatid.ops.neighborhood import (
     neighborhood_attention_1d,
     neighborhood_attention_1d_reference,
@@ -174,7 +174,7 @@ class Attend(torch.nn.Module):
 
 
 def test_export_agrees_and_leaves_nothing_fake_behind():
-    neighborhood._map_tiles.cache_clear()
+    tiles.map_tiles.cache_clear()
     module = Attend().eval()
     inputs = random_inputs((13, 17), 5, dtype=torch.float32)[:3]
     exported = torch.export.export(module, inputs).module()
@@ -182,7 +182,7 @@ def test_export_agrees_and_leaves_nothing_fake_behind():
 
 
 def test_fake_and_meta_tensors_give_shapes():
-    neighborhood._map_tiles.cache_clear()
+    tiles.map_tiles.cache_clear()
     with FakeTensorMode():
         tokens = torch.randn(2, 13, 17, HEADS, CHANNELS)
         assert neighborhood_attention_2d(tokens, tokens, tokens, kernel_size=5).shape == tokens.shape

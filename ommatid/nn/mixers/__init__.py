@@ -34,7 +34,7 @@ from ommatid.nn.mixers.super_token import SuperTokenAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
-from ommatid.nn.mixers.windowed import Windowed
+from ommatid.nn.mixers.windowed import Gridded, Windowed
 
 __all__ = [
     "SS2D",
@@ -50,6 +50,7 @@ __all__ = [
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "GaussianMixtureMask",
+    "Gridded",
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
