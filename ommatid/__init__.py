@@ -17,7 +17,7 @@ _HOMES = {
     "evaluate": "workflows.evaluate",
     "predict": "workflows.predict",
     "compare": "workflows.compare",
-    "bench": "workflows.benchmark",
+    "bench": "workflows.bench",
     "verify": "workflows.verify",
 }
 

@@ -25,7 +25,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput, memory and size on this machine."""
     from ommatid.report.bench import bench_table
-    from ommatid.workflows.benchmark import bench as workflow
+    from ommatid.workflows.bench import bench as workflow
 
     rows = workflow(
         models,

@@ -42,8 +42,8 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train several models alike, measure each here, and write a report on which to use."""
+    from ommatid.training.model_spec import split_models
     from ommatid.workflows.compare import compare as workflow
-    from ommatid.workflows.model_spec import split_models
 
     report = workflow(
         data,

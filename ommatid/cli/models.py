@@ -11,6 +11,6 @@ from ommatid.cli.tables import print_table
 
 def models(pattern: Annotated[str, typer.Argument(help="Wildcards, as in 'swin_*'.")] = "*") -> None:
     """List the models that can be built by name."""
-    from ommatid.workflows.listing import models_table
+    from ommatid.workflows.models import models_table
 
     print_table(models_table(pattern))

@@ -14,6 +14,6 @@ def systems(
     area: Annotated[str | None, typer.Option(help="Only this area of vision.")] = None,
 ) -> None:
     """Search the catalogue of published systems, and see which are implemented here."""
-    from ommatid.workflows.listing import search_systems
+    from ommatid.workflows.systems import search_systems
 
     print_table(search_systems(query, area=area))

@@ -15,17 +15,17 @@ from typing import Any
 from rich.console import Console
 
 from ommatid.data import ImageData, open_data
+from ommatid.measuring.machine import describe_machine
+from ommatid.measuring.measure import measure, usable_device
 from ommatid.models.config import require, suggest
 from ommatid.models.registry import find
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration, percent, significant
-from ommatid.workflows.comparison import Row, continued, new_row, save
-from ommatid.workflows.data_place import data_place
-from ommatid.workflows.machine import describe_machine
-from ommatid.workflows.measure import measure, usable_device
-from ommatid.workflows.model_spec import ModelSpec, parse_model
-from ommatid.workflows.recipes import load_recipe
-from ommatid.workflows.run import Run
+from ommatid.runs.comparison import Row, continued, new_row, save
+from ommatid.runs.data_place import data_place
+from ommatid.runs.run import Run
+from ommatid.training.model_spec import ModelSpec, parse_model
+from ommatid.training.recipes import load_recipe
 from ommatid.workflows.train import train
 
 MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "parameters", "macs")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ommatid.workflows.machine import describe_machine, instruction_sets
+from ommatid.measuring.machine import describe_machine, instruction_sets
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "openvino"),

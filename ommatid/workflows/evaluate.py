@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as metrics
 
 from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
+from ommatid.measuring.machine import describe_machine
+from ommatid.measuring.measure import usable_device
 from ommatid.models.config import require
 from ommatid.report.evaluate import evaluate_page
 from ommatid.report.pictures import confusion_png
-from ommatid.workflows.data_place import data_place
-from ommatid.workflows.files import replacing, write_json, write_text
-from ommatid.workflows.inference import probabilities
-from ommatid.workflows.machine import describe_machine
-from ommatid.workflows.measure import usable_device
-from ommatid.workflows.run import Run
-from ommatid.workflows.trained import Trained, open_trained
+from ommatid.runs.data_place import data_place
+from ommatid.runs.files import replacing, write_json, write_text
+from ommatid.runs.inference import probabilities
+from ommatid.runs.run import Run
+from ommatid.runs.trained import Trained, open_trained
 
 BINS = 15
 MISTAKES = 24

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from ommatid.data import Images, Skipped, eval_transform, open_images
+from ommatid.measuring.measure import usable_device
 from ommatid.models.config import require
 from ommatid.report.pictures import labelled_png
-from ommatid.workflows.files import replacing, write_json, write_text
-from ommatid.workflows.inference import probabilities
-from ommatid.workflows.measure import usable_device
-from ommatid.workflows.trained import Trained, open_trained
+from ommatid.runs.files import replacing, write_json, write_text
+from ommatid.runs.inference import probabilities
+from ommatid.runs.trained import Trained, open_trained
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ from torch import nn
 
 import ommatid
 from ommatid.data import ImageData, open_data
+from ommatid.measuring.machine import describe_machine
 from ommatid.models.registry import find
-from ommatid.workflows.data_place import data_place
-from ommatid.workflows.errors import TrainingError
-from ommatid.workflows.files import write_json
-from ommatid.workflows.initial import check_size, fresh_model, model_from_weights, weights_header
-from ommatid.workflows.machine import describe_machine
-from ommatid.workflows.recipes import load_recipe
-from ommatid.workflows.run import Run, read_yaml
-from ommatid.workflows.settings import Settings
+from ommatid.runs.data_place import data_place
+from ommatid.runs.files import write_json
+from ommatid.runs.run import Run, read_yaml
+from ommatid.training.errors import TrainingError
+from ommatid.training.initial import check_size, fresh_model, model_from_weights, weights_header
+from ommatid.training.recipes import load_recipe
+from ommatid.training.settings import Settings
 
 __all__ = ["TrainResult", "TrainingError", "train"]
 
@@ -160,7 +160,7 @@ def _machine() -> dict[str, Any]:
 
 def _fit(model: nn.Module, data: ImageData, settings: Settings, run: Run, progress: bool) -> TrainResult:
     # Lightning takes seconds to import; whoever mistyped a setting was told before.
-    from ommatid.workflows.fit import fit
+    from ommatid.training.fit import fit
 
     bar = progress and sys.stderr.isatty()
     say = _speaker(progress and not bar)

@@ -11,8 +11,8 @@ import torch
 
 from ommatid.data import MEAN, STD, open_data
 from ommatid.models import create_model, save
-from ommatid.workflows.run import Run
-from ommatid.workflows.trained import WeightFacts
+from ommatid.runs.run import Run
+from ommatid.runs.trained import WeightFacts
 
 REPOSITORY = Path(__file__).parents[2]
 CIFAR = REPOSITORY.parent / "shared" / "data" / "cifar10"
@@ -50,7 +50,12 @@ def save_weights(path: Path, classes: tuple[str, ...], size: int = 32) -> Path:
 def make_run(path: Path, data: Path | str, size: int = 32) -> Run:
     """The folder that a training on `data` would have left, but for its curves."""
     images = open_data(data)
-    run = Run.create(path, {"data": str(data), "model": "pvt_v2", "size": size}, images.split() | {"classes": list(images.classes)}, {})
+    run = Run.create(
+        path,
+        {"data": str(data), "model": "pvt_v2", "size": size},
+        images.split() | {"classes": list(images.classes)},
+        {},
+    )
     save_weights(path / "best.safetensors", images.classes, size)
     return run
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from ommatid.training.model_spec import split_models
 from ommatid.workflows import compare as module
 from ommatid.workflows.compare import compare
-from ommatid.workflows.model_spec import split_models
 
 from .small import TINIER_WORD, TINY_WORD, environment, photographs
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ommatid.workflows.run import Run
+from ommatid.runs.run import Run
 from ommatid.workflows.train import train
 
 SCRIPT = """

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ommatid.workflows.run import Run
+from ommatid.runs.run import Run
 from ommatid.workflows.train import train
 
 KILLED = """

@@ -10,10 +10,10 @@ import yaml
 from safetensors.torch import load_file
 
 from ommatid.data import eval_transform, open_data
+from ommatid.runs.run import COLUMNS, Run
+from ommatid.runs.trained import open_trained
 from ommatid.tasks.classification import Classification
-from ommatid.workflows.run import COLUMNS, Run
 from ommatid.workflows.train import TrainingError, train
-from ommatid.workflows.trained import open_trained
 
 
 @pytest.fixture(scope="module")

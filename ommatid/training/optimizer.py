@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ommatid.workflows.recipes import Recipe
+from ommatid.training.recipes import Recipe
 
 
 def make_optimizer(model: nn.Module, *, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:

@@ -10,7 +10,7 @@ import torch
 
 from ommatid.models.config import require, suggest
 from ommatid.models.registry import find
-from ommatid.workflows.recipes import Recipe
+from ommatid.training.recipes import Recipe
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 

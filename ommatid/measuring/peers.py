@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.catalog.parity import fill
+from ommatid.measuring.timing import Call, alternate, quartiles
 from ommatid.models import family_of, load_reference
 from ommatid.models.config import suggest
 from ommatid.models.reference import rename
-from ommatid.workflows.timing import Call, alternate, quartiles
 
 TIMM_MODELS = {
     **{f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},

@@ -11,7 +11,7 @@ from torch import nn
 
 from ommatid.models import load
 from ommatid.models.weights import read_header
-from ommatid.workflows.run import Run
+from ommatid.runs.run import Run
 
 
 @dataclass(frozen=True)

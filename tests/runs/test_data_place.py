@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ommatid.workflows.data_place import data_place
+from ommatid.runs.data_place import data_place
 
 
 def test_names_stay_names() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ommatid.workflows.recipes import Recipe, list_recipes, load_recipe
+from ommatid.training.recipes import Recipe, list_recipes, load_recipe
 
 CHANGE = {"epochs": None, "batch": None, "lr": None, "precision": None}
 

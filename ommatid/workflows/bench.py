@@ -11,12 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ommatid.models import create_model
-from ommatid.models.backbone import pair
-from ommatid.models.registry import find
-from ommatid.nn.deploy import deployed_copy
-from ommatid.workflows.machine import describe_machine
-from ommatid.workflows.measure import (
+from ommatid.measuring.machine import describe_machine
+from ommatid.measuring.measure import (
     Measurement,
     Precision,
     check_settings,
@@ -26,8 +22,12 @@ from ommatid.workflows.measure import (
     prepared,
     usable_device,
 )
-from ommatid.workflows.peers import TIMM_MODELS, Against, import_timm, output_error, race, timm_twin
-from ommatid.workflows.timing import thread_count
+from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_error, race, timm_twin
+from ommatid.measuring.timing import thread_count
+from ommatid.models import create_model
+from ommatid.models.backbone import pair
+from ommatid.models.registry import find
+from ommatid.nn.deploy import deployed_copy
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from ommatid.data import ImageData, ImageTransform, Samples, batch_mix, eval_transform, make_loader, train_transform
 from ommatid.data.augment import BatchMix
 from ommatid.data.loader import Loader
-from ommatid.workflows.recipes import Recipe
+from ommatid.training.recipes import Recipe
 
 
 class Batches(LightningDataModule):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ommatid.report.compare import compare_csv, compare_page
-from ommatid.workflows.files import write_json, write_text
-from ommatid.workflows.run import read_json
+from ommatid.runs.files import write_json, write_text
+from ommatid.runs.run import read_json
 
 Row = dict[str, Any]
 

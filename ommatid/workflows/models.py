@@ -1,4 +1,4 @@
-"""models, systems: what can be built here, and what the catalogue knows."""
+"""models: what can be built here by name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ommatid.catalog.systems import all_systems, areas, matching
+from ommatid.catalog.systems import all_systems
+from ommatid.measuring.measure import count_macs, image_for, native_size
 from ommatid.models import create_model, families, list_models
 from ommatid.models.backbone import pair
 from ommatid.models.config import suggest
 from ommatid.models.registry import find
-from ommatid.workflows.measure import count_macs, image_for, native_size
 
 COUNTED = 12
 """MACs take a trial run, if one without arithmetic: lists of more models than this leave them out."""
@@ -30,20 +30,6 @@ class ModelRow:
     size: tuple[int, int]
     macs: int | None
     title: str | None
-
-
-@dataclass(frozen=True)
-class SystemRow:
-    """A system of the catalogue; `where` is the module that implements it, None where it is not built here."""
-
-    id: str
-    area: str
-    title: str
-    where: str | None
-
-    @property
-    def implemented(self) -> bool:
-        return self.where is not None
 
 
 def models_table(pattern: str = "*") -> list[ModelRow]:
@@ -87,15 +73,3 @@ class LayersWithoutValues(TorchFunctionMode):
         if func.__name__ in ("normal_", "uniform_"):
             return next(iter((*args, *kwargs.values())))
         return func(*args, **kwargs)
-
-
-def search_systems(query: str = "", area: str | None = None) -> list[SystemRow]:
-    """Systems that have every word of the query in their id or title, in one area if given.
-
-    Raises:
-        ValueError: there is no such area; with close names and all that exist.
-    """
-    if area is not None and area not in areas():
-        raise ValueError(f"no area is called {area!r}{suggest(area, areas())}; areas: {', '.join(areas())}")
-    homes = {id: family.model.__module__ for id, family in families().items()}
-    return [SystemRow(system.id, system.area, system.title, homes.get(system.id)) for system in matching(query, area)]

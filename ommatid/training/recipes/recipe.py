@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ommatid.data import Augmentation
 from ommatid.models.config import require, suggest
-from ommatid.workflows.run import read_yaml
+from ommatid.runs.run import read_yaml
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 """Our names for arithmetic, and Lightning's. Weights stay float32 in each."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ommatid.measuring.memory import peak_memory
+from ommatid.measuring.timing import Quartiles, quartiles, repeat, thread_count
 from ommatid.models.backbone import pair
-from ommatid.workflows.memory import peak_memory
-from ommatid.workflows.timing import Quartiles, quartiles, repeat, thread_count
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -24,7 +24,7 @@ DEFAULT_SIZE = 224
 class Measurement:
     """Times in milliseconds; `throughput` in images per second at `throughput_batch`; the rest at `batch`.
 
-    `memory_mb` is the peak of a forward pass beyond weights and input, in units of 2^20 bytes (workflows/memory.py).
+    `memory_mb` is the peak of a forward pass beyond weights and input, in units of 2^20 bytes (measuring/memory.py).
     `macs` are multiply-adds of one image in matrix products, convolutions and attention, as papers count them.
     """
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ommatid.workflows.model_spec import ModelSpec, parse_model, split_models
+from ommatid.training.model_spec import ModelSpec, parse_model, split_models
 
 
 def test_a_name_alone() -> None:

@@ -17,11 +17,11 @@ from torchvision.utils import save_image
 from ommatid.data import MEAN, STD
 from ommatid.models import save
 from ommatid.report.pictures import curves_png
+from ommatid.runs.files import replacing
+from ommatid.runs.run import Run
+from ommatid.runs.trained import WeightFacts
 from ommatid.tasks.classification import Batch, Classification
-from ommatid.workflows.errors import TrainingError
-from ommatid.workflows.files import replacing
-from ommatid.workflows.run import Run
-from ommatid.workflows.trained import WeightFacts
+from ommatid.training.errors import TrainingError
 
 SECONDS_BETWEEN_PICTURES = 20
 """Drawing takes longer than an epoch of a small training."""

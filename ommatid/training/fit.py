@@ -15,15 +15,15 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
 from ommatid.data import MEAN, STD, ImageData
+from ommatid.runs.run import Run
+from ommatid.runs.trained import WeightFacts
 from ommatid.tasks.classification import Classification
-from ommatid.workflows.callbacks import Record, SeedEpoch, StopAtNonsense
-from ommatid.workflows.checkpoints import WholeFiles, last_checkpoint
-from ommatid.workflows.loaders import Batches
-from ommatid.workflows.optimizer import make_optimizer
-from ommatid.workflows.recipes import PRECISIONS
-from ommatid.workflows.run import Run
-from ommatid.workflows.settings import Settings
-from ommatid.workflows.trained import WeightFacts
+from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense
+from ommatid.training.checkpoints import WholeFiles, last_checkpoint
+from ommatid.training.loaders import Batches
+from ommatid.training.optimizer import make_optimizer
+from ommatid.training.recipes import PRECISIONS
+from ommatid.training.settings import Settings
 
 
 def fit(

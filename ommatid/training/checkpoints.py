@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ommatid.workflows.files import replacing
+from ommatid.runs.files import replacing
 
 
 def last_checkpoint(path: Path) -> ModelCheckpoint:

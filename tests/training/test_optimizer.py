@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ommatid.workflows.optimizer import make_optimizer, parameter_groups, warmup_cosine
-from ommatid.workflows.recipes import Recipe
+from ommatid.training.optimizer import make_optimizer, parameter_groups, warmup_cosine
+from ommatid.training.recipes import Recipe
 
 
 def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ommatid.workflows.timing import Call
+from ommatid.measuring.timing import Call
 
 
 def peak_memory(call: Call, device: torch.device, existing: Iterable[Tensor]) -> int:

@@ -24,7 +24,7 @@ import yaml
 from torch import nn
 
 from ommatid.models import load
-from ommatid.workflows.files import write_json, write_text
+from ommatid.runs.files import write_json, write_text
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_top5", "val_macro_accuracy", "lr", "seconds")
 """Of metrics.csv. Epochs count from 1; `lr` is where its schedule stood after it; `seconds` is that epoch's time."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from ommatid.catalog import parity
 from ommatid.models import create_model, load_reference, save
-from ommatid.workflows.initial import check_size, model_from_weights
+from ommatid.training.initial import check_size, model_from_weights
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 SHAPE = {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2]}

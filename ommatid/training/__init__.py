@@ -1,0 +1,1 @@
+"""What one training is made of: settings, recipe, first weights, batches, optimiser, callbacks, and the loop."""
