@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
-from ommatid.nn.init import init_conv_fan_out_, init_linear_
+from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
 from ommatid.nn.mixers import HighLowConv
 from ommatid.nn.norm import GroupNorm
 from ommatid.nn.residual import stochastic_depth
@@ -68,7 +67,7 @@ class SpaRTAN(Backbone):
             for i, dim in enumerate(dims)
         )
         self.head = classifier(dims[-1], config.num_classes)
-        self.apply(init_linear_as_conv_)
+        self.apply(init_pointwise_fan_out_)
         self.apply(init_conv_fan_out_)
         self.head.apply(init_linear_)
 
@@ -91,13 +90,6 @@ def spartan_block(config: SpaRTANConfig, stage: int, *, drop_path: float) -> Blo
         layer_scale=1e-5,
         drop_path=drop_path,
     )
-
-
-def init_linear_as_conv_(layer: nn.Module) -> None:
-    """Linear layers as `init_conv_fan_out_` would draw the 1x1 convolutions that they are in the reference."""
-    if isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.out_features))
-        nn.init.zeros_(layer.bias)
 
 
 VARIANTS = {"spartan_t": SpaRTANConfig()}
