@@ -8,8 +8,8 @@ finds the state at the end of every chunk that started from zero, a short loop o
 true states at their starts, and a second pass fills in the states. A section is as long as fits a cache. No decay is
 ever inverted, so nothing overflows whatever the step sizes.
 
-Training keeps the inputs and the states at the starts of the chunks; the backward pass computes the states again, one
-section at a time.
+Training keeps the inputs and the states at the starts of the sections; the backward pass computes the states again,
+one section at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     """y_t = C_t h_t + D u_t with h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t and h_0 = 0, chunk by chunk.
 
     Computed in float32 (float64 for float64 inputs), also under autocast. Memory grows linearly with L, and what is
-    kept for the backward pass does not grow with N once chunks have more than N steps.
+    kept for the backward pass hardly grows with N.
 
     Args:
         u: (B, K, L, E), K independent sequences of E channels.
@@ -54,11 +54,15 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
         ValueError: shapes that do not fit together.
     """
     _check(u, delta, A, B, C, D)
+    length = u.shape[2]
+    cut = _plan(length, states=len(u) * A.numel())
+    padding = (0, 0, 0, math.prod(cut) - length)  # zeros at the end change nothing
     with torch.autocast(u.device.type, enabled=False):
         inputs = [x.to(torch.promote_types(u.dtype, torch.float32)) for x in (u, delta, A, B, C, D)]
         signal, step, decay, write, read, direct = inputs
-        scanned = _Scan.apply(signal * step, step, decay.mT.contiguous(), write, read)
-        return (scanned + direct[:, None] * signal).to(u.dtype)
+        sequences = [F.pad(x, padding) if padding[-1] else x for x in (signal * step, step, write, read)]
+        scanned = _Scan.apply(decay.mT.contiguous(), *sequences, cut)[:, :, :length]
+        return torch.addcmul(scanned, direct[:, None], signal).to(u.dtype)
 
 
 def selective_scan_reference(
@@ -86,38 +90,38 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:  # noqa: N803
-        cut = _plan(x, A)
-        decay, states = _workspaces(2, x, A, cut)
-        decay_steps, state_steps = decay.unbind(), states.unbind()
-        state = x.new_zeros(len(x), *A.shape)
-        outputs, starts = [], []
-        for x_s, delta_s, B_s, C_s in _sections((x, delta, B, C), cut):  # noqa: N806
-            _decay_into(decay, delta_s, A)
+    def forward(ctx: Any, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor, cut: _Cut) -> Tensor:  # noqa: N803
+        decay, states = _workspaces(2, A, x, cut)
+        decay_steps, state_steps, rate = decay.unbind(), states.unbind(), _base_2(A)
+        output, before = torch.empty_like(x), [x.new_zeros(len(x), *A.shape)]
+        for x_s, delta_s, B_s, C_s, output_s in _sections((x, delta, B, C, output), cut):  # noqa: N806
+            _decay_into(decay, delta_s, rate)
             _outer_into(states, B_s, x_s)
-            starts.append(_chunk_starts(decay_steps, state_steps, _total_decay(delta_s, A), state))
-            _fill_forwards(decay_steps, state_steps, starts[-1])
-            outputs.append(_read(C_s, states))
-            state = states[-1, :, :, -1].clone()
-        ctx.save_for_backward(x, delta, A, B, C, torch.stack(starts))
-        return _join(outputs, x.shape[2])
+            start = _chunk_starts(decay_steps, state_steps, _total_decay(delta_s, rate), before[-1])
+            _fill_forwards(decay_steps, state_steps, start)
+            output_s.copy_(_read(C_s, states))
+            before.append(states[-1, :, :, -1].clone())
+        ctx.save_for_backward(A, x, delta, B, C, *before[:-1])
+        ctx.cut = cut
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, delta, A, B, C, starts = ctx.saved_tensors  # noqa: N806
-        cut = _plan(x, A)
-        decay, states, adjoint = _workspaces(3, x, A, cut)  # the adjoint of a state is d loss / d state
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        A, x, delta, B, C, *before = ctx.saved_tensors  # noqa: N806
+        decay, states, adjoint = _workspaces(3, A, x, ctx.cut)  # the adjoint of a state is d loss / d state
         decay_steps, state_steps, adjoint_steps = decay.unbind(), states.unbind(), adjoint.unbind()
-        later = torch.zeros_like(starts[0, :, :, 0])
-        grad_A, grads = torch.zeros_like(A), []  # noqa: N806
-        sections = list(zip(_sections((x, delta, B, C, grad), cut), starts, strict=True))
-        for (x_s, delta_s, B_s, C_s, grad_s), start in reversed(sections):  # noqa: N806
-            _decay_into(decay, delta_s, A)
+        rate, later = _base_2(A), torch.zeros_like(before[0])
+        grad_A, grads = torch.zeros_like(A), [torch.empty_like(y) for y in (x, delta, B, C)]  # noqa: N806
+        sections = zip(_sections((x, delta, B, C, grad, *grads), ctx.cut), before, strict=True)
+        for (x_s, delta_s, B_s, C_s, grad_s, *grads_s), state in reversed(list(sections)):  # noqa: N806
+            _decay_into(decay, delta_s, rate)
             _outer_into(states, B_s, x_s)
+            total = _total_decay(delta_s, rate)
+            start = _chunk_starts(decay_steps, state_steps, total, state)
             _fill_forwards(decay_steps, state_steps, start)
             _outer_into(adjoint, C_s, grad_s)
-            end = _chunk_ends(decay_steps, adjoint_steps, _total_decay(delta_s, A), later)
+            end = _chunk_ends(decay_steps, adjoint_steps, total, later)
             _fill_backwards(decay_steps, adjoint_steps, end)
             later = decay[0, :, :, 0] * adjoint[0, :, :, 0]
 
@@ -126,10 +130,10 @@ class _Scan(torch.autograd.Function):
             exponent[1:].mul_(states[:-1])
             exponent[0].mul_(start)
             grad_A += torch.mul(exponent, delta_s.unsqueeze(-2), out=states).sum((0, 1, 3))  # noqa: N806
-            grads.append((grad_x, exponent.mul_(A[:, None]).sum(-2), grad_B, grad_C))
-        parts = (_join(part[::-1], x.shape[2]) for part in zip(*grads, strict=True))
-        grad_x, grad_delta, grad_B, grad_C = parts  # noqa: N806
-        return grad_x, grad_delta, grad_A, grad_B, grad_C
+            grad_delta = exponent.mul_(A[:, None]).sum(-2)
+            for whole, part in zip(grads_s, (grad_x, grad_delta, grad_B, grad_C), strict=True):
+                whole.copy_(part)
+        return grad_A, *grads, None
 
 
 class _Cut(NamedTuple):
@@ -140,29 +144,27 @@ class _Cut(NamedTuple):
     steps: int
 
 
-def _plan(x: Tensor, A: Tensor) -> _Cut:  # noqa: N803
-    length, states_of_a_step = x.shape[2], max(1, len(x) * A.numel())
-    sections = min(length, math.ceil(length * states_of_a_step / SECTION_STATES))
-    section = math.ceil(length / sections)
-    chunks = max(1, min(STEP_STATES // states_of_a_step, math.isqrt(section)))
+def _plan(length: int, states: int) -> _Cut:
+    """How to cut a sequence with `states` states at every step, best without a remainder."""
+    section = _divisor_or(length, max(1, SECTION_STATES // max(1, states)))
+    chunks = _divisor_or(section, min(STEP_STATES // max(1, states), math.isqrt(section)) or 1)
     steps = math.ceil(section / chunks)
     return _Cut(math.ceil(length / (chunks * steps)), chunks, steps)
 
 
+def _divisor_or(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`, or `limit` itself where all those divisors are small."""
+    limit = min(limit, number)
+    divisor = next(candidate for candidate in range(limit, 0, -1) if number % candidate == 0)
+    return divisor if 2 * divisor > limit else limit
+
+
 def _sections(sequences: Sequence[Tensor], cut: _Cut) -> list[tuple[Tensor, ...]]:
-    """For every section: each sequence (B, K, L, F) as (steps, B, K, chunks, F). Zeros at the end change nothing."""
-    length = math.prod(cut)
-    padded = (F.pad(x, (0, 0, 0, length - x.shape[2])) if length > x.shape[2] else x for x in sequences)
-    parted = (x.unflatten(2, cut).permute(2, 4, 0, 1, 3, 5).contiguous() for x in padded)
-    return list(zip(*(x.unbind() for x in parted), strict=True))
+    """For every section: a view of each sequence (B, K, L, F) as (steps, B, K, chunks, F)."""
+    return list(zip(*(x.unflatten(2, cut).permute(2, 4, 0, 1, 3, 5).unbind() for x in sequences), strict=True))
 
 
-def _join(sections: Sequence[Tensor], length: int) -> Tensor:
-    """Undoes `_sections` for one sequence."""
-    return torch.stack(list(sections)).permute(2, 3, 0, 4, 1, 5).flatten(2, 4)[:, :, :length]
-
-
-def _workspaces(count: int, x: Tensor, A: Tensor, cut: _Cut) -> tuple[Tensor, ...]:  # noqa: N803
+def _workspaces(count: int, A: Tensor, x: Tensor, cut: _Cut) -> tuple[Tensor, ...]:  # noqa: N803
     """Room for one number per state of a section, `count` times. New memory in every section would cost more time
     (page faults) than all the arithmetic on it.
     """
@@ -170,9 +172,9 @@ def _workspaces(count: int, x: Tensor, A: Tensor, cut: _Cut) -> tuple[Tensor, ..
     return tuple(x.new_empty(cut.steps, len(x), sequences, cut.chunks, size, channels) for _ in range(count))
 
 
-def _decay_into(out: Tensor, delta: Tensor, A: Tensor) -> None:  # noqa: N803
+def _decay_into(out: Tensor, delta: Tensor, rate: Tensor) -> None:
     """exp(delta A) as a power of 2: on a CPU `exp` takes 2.5 times as long as `exp2`, and most of the whole scan."""
-    torch.mul(delta.unsqueeze(-2), (A * math.log2(math.e))[:, None], out=out).exp2_()
+    torch.mul(delta.unsqueeze(-2), rate, out=out).exp2_()
 
 
 def _outer_into(out: Tensor, vector: Tensor, channels: Tensor) -> None:
@@ -190,9 +192,14 @@ def _weigh(states: Tensor, channels: Tensor) -> Tensor:
     return (channels.unsqueeze(-2) @ states.mT).squeeze(-2)
 
 
-def _total_decay(delta: Tensor, A: Tensor) -> Tensor:  # noqa: N803
+def _total_decay(delta: Tensor, rate: Tensor) -> Tensor:
     """(B, K, chunks, N, E): the decay over each whole chunk."""
-    return torch.exp(delta.sum(0).unsqueeze(-2) * A[:, None])
+    return torch.mul(delta.sum(0).unsqueeze(-2), rate).exp2_()
+
+
+def _base_2(A: Tensor) -> Tensor:  # noqa: N803
+    """(K, 1, N, E): A / log 2, beside an axis of chunks."""
+    return (A * math.log2(math.e)).unsqueeze(1)
 
 
 def _chunk_starts(decay: Steps, entering: Steps, total: Tensor, first: Tensor) -> Tensor:
