@@ -18,7 +18,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -33,11 +33,19 @@ ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 
 @dataclass(frozen=True)
 class Family:
-    """A registered architecture: its id in the catalogue, its config class and its model class."""
+    """A registered architecture: its id in the catalogue, its config class and its model class.
+
+    A config whose field `part` is a key of `parts` stands for that class instead.
+    """
 
     id: str
     config: type[PartConfig]
     model: type[nn.Module]
+    parts: dict[str, type[nn.Module]] = field(default_factory=dict)
+
+    def build(self, config: PartConfig) -> nn.Module:
+        """A new model, or the part of it that the config names."""
+        return self.parts.get(getattr(config, "part", ""), self.model)(config)
 
     @property
     def module(self) -> ModuleType:
@@ -58,6 +66,16 @@ def register(id: str, config: type[PartConfig]) -> Callable[[ModelClass], ModelC
         if id in _families and _families[id].model.__module__ != model.__module__:
             raise ValueError(f"family {id!r} is already registered by {_families[id].model.__module__}")
         _families[id] = Family(id, config, model)
+        return model
+
+    return add
+
+
+def register_part(id: str, part: str) -> Callable[[ModelClass], ModelClass]:
+    """Class decorator: what a config of the family `id`, registered above it, stands for if its `part` is this one."""
+
+    def add(model: ModelClass) -> ModelClass:
+        _families[id].parts[part] = model
         return model
 
     return add
@@ -109,7 +127,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
         ValueError: unknown model or field (with close matches), or an impossible value (with what is allowed).
     """
     family, config = find(name)
-    return family.model(config.replace(**overrides))
+    return family.build(config.replace(**overrides))
 
 
 def family_of(model: nn.Module) -> Family:
@@ -119,6 +137,6 @@ def family_of(model: nn.Module) -> Family:
         ValueError: the model's class is not registered.
     """
     for family in families().values():
-        if type(model) is family.model:
+        if type(model) in (family.model, *family.parts.values()):
             return family
     raise ValueError(f"{type(model).__name__} is not a registered model class")

@@ -42,7 +42,7 @@ def load(path: str | Path) -> nn.Module:
     if header["family"] not in known:
         raise ValueError(f"{path} holds a {header['family']!r}, which is not registered here")
     family = known[header["family"]]
-    model = family.model(family.config.from_dict(json.loads(header["config"])))
+    model = family.build(family.config.from_dict(json.loads(header["config"])))
     with safe_open(str(path), framework="pt") as file:
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return model.eval()

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """One resolution of a pyramid: (B, H, W, C_in) -> (B, H', W', C).
+    """One resolution of a pyramid: (B, H, W, C_in) -> (B, H', W', C). Blocks also get what comes with the input.
 
     Args:
         downsample: what leads here from the stage above.
@@ -50,14 +50,17 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm or nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.blocks(self.downsample(x)))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x, *context)
+        return self.norm(x)
 
 
-def pyramid(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
-    """The output of each stage, every one fed with the output of the one before."""
+def pyramid(stages: Iterable[nn.Module], x: Tensor, *context: Any) -> list[Tensor]:
+    """The output of each stage, every one fed with the output of the one before, and all with the same context."""
     maps = []
     for stage in stages:
-        x = stage(x)
+        x = stage(x, *context)
         maps.append(x)
     return maps
