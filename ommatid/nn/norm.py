@@ -20,6 +20,44 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class InstanceNorm2d(GroupNorm):
+    """Norms every channel of every image over its map, the same in training and after: (B, H, W, C) -> (B, H, W, C).
+
+    "Instance Normalization: The Missing Ingredient for Fast Stylization" (arXiv 1607.08022), with learned scale and
+    shift.
+
+    Raises:
+        ValueError: the map has one position only, of which nothing would be left.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+        super().__init__(dim, dim, eps=eps)
+
+    def forward(self, features: Tensor) -> Tensor:
+        size = tuple(features.shape[1:3])
+        if size == (1, 1):
+            raise ValueError(f"size = {size} is not possible: allowed is more than one position to norm over")
+        return super().forward(features)
+
+
+class InstanceBatchNorm(nn.Module):
+    """Instance norm of the first half of the channels, batch norm of the others: (B, H, W, C) -> (B, H, W, C).
+
+    The first half forgets how the image looks (its contrast and colour cast), the second keeps what is in it. From
+    IBN-Net (arXiv 1807.09441).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.half = dim // 2
+        self.instance = InstanceNorm2d(self.half)
+        self.batch = BatchNorm2d(dim - self.half)
+
+    def forward(self, features: Tensor) -> Tensor:
+        first, second = features[..., : self.half], features[..., self.half :]
+        return torch.cat([self.instance(first), self.batch(second)], dim=-1)
+
+
 class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm` in the precision of its weight, as layer norm is under autocast: (..., C) -> (..., C)."""
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
@@ -24,7 +23,8 @@ from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, MaxPoolMixer
 from ommatid.nn.pool import AvgPool2d, MaxPool2d
 from ommatid.nn.position import AbsolutePosition, positions_on_grid
-from ommatid.nn.residual import DropPath, stochastic_depth
+from ommatid.nn.residual import stochastic_depth
+from ommatid.nn.resnet import ResNetBlock, resnet_stem
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -123,15 +123,13 @@ class ResNetTrunk(nn.Module):
         self.strides = doubling_strides(4, len(widths))
         self.halves_evenly = config.block == "hybrid"
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stem = nn.Sequential(
-            ConvNorm(config.in_channels, 64, 7, stride=2, act=nn.ReLU()), MaxPool2d(3, stride=2, padding=1)
-        )
+        self.stem = resnet_stem(config.in_channels, 64)
         in_dim, stages = 64, []
         for stage, width in enumerate(widths):
             blocks = []
             for index, rate in enumerate(rates[stage]):
                 stride = 2 if stage and index == 0 else 1
-                blocks.append(Bottleneck(in_dim, width, stride, block=config.block, drop_path=rate))
+                blocks.append(bottleneck(in_dim, width, stride, block=config.block, drop_path=rate))
                 in_dim = 4 * width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -144,21 +142,14 @@ class ResNetTrunk(nn.Module):
         return pyramid(self.stages, features)
 
 
-class Bottleneck(nn.Module):
+def bottleneck(in_dim: int, width: int, stride: int, *, block: str, drop_path: float) -> ResNetBlock:
     """A spatial operation between 1x1 convolutions, and a shortcut: (B, H, W, C_in) -> (B, H', W', 4 width)."""
-
-    def __init__(self, in_dim: int, width: int, stride: int, *, block: str, drop_path: float) -> None:
-        super().__init__()
-        dim = 4 * width
-        self.reduction = ConvNorm(in_dim, width, 1, act=nn.ReLU())
-        self.spatial = spatial_operation(block, width, stride)
-        self.expansion = ConvNorm(width, dim, 1)
-        self.shortcut = nn.Identity() if stride == 1 and in_dim == dim else ConvNorm(in_dim, dim, 1, stride=stride)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.expansion(self.spatial(self.reduction(x)))
-        return F.relu(self.drop_path(branch) + self.shortcut(x))
+    branch = nn.Sequential(
+        ConvNorm(in_dim, width, 1, act=nn.ReLU()),
+        spatial_operation(block, width, stride),
+        ConvNorm(width, 4 * width, 1),
+    )
+    return ResNetBlock(in_dim, 4 * width, branch, stride=stride, drop_path=drop_path)
 
 
 def spatial_operation(block: str, width: int, stride: int) -> nn.Module:
@@ -248,11 +239,12 @@ REFERENCE_NAMES = [
     (r"\.norm2\.", ".channel.norm."),
     (r"^trunk\.conv1\.", "trunk.stem.0."),
     (r"^trunk\.layer(\d+)\.", lambda match: f"trunk.stages.{int(match[1]) - 1}."),
-    (r"\.conv_block\.", ".spatial."),
-    (r"\.(reduction|expansion)_block\.", r".\1."),
+    (r"\.reduction_block\.", ".branch.0."),
+    (r"\.conv_block\.", ".branch.1."),
+    (r"\.expansion_block\.", ".branch.2."),
     (r"\.downsample\.(?=[01]\.)", ".shortcut."),
-    (r"\.(stem\.0|reduction|spatial\.1|expansion|shortcut)\.0\.", r".\1.conv."),
-    (r"\.(stem\.0|reduction|spatial\.1|expansion|shortcut)\.1\.", r".\1.norm."),
+    (r"\.(stem\.0|branch\.0|branch\.1\.1|branch\.2|shortcut)\.0\.", r".\1.conv."),
+    (r"\.(stem\.0|branch\.0|branch\.1\.1|branch\.2|shortcut)\.1\.", r".\1.norm."),
     (r"^fc\.", "head."),
 ]
 

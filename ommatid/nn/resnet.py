@@ -1,0 +1,50 @@
+"""What every ResNet is made of: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ommatid.nn.conv import ConvNorm
+from ommatid.nn.pool import MaxPool2d
+from ommatid.nn.residual import DropPath
+
+
+class ResNetBlock(nn.Module):
+    """Some convolutions and a shortcut, ReLU(norm(branch(x) + shortcut(x))): (B, H, W, C_in) -> (B, H', W', C).
+
+    The shortcut is a 1x1 convolution with a batch norm wherever the block changes the width or the resolution.
+
+    Args:
+        in_dim: C_in.
+        dim: C.
+        branch: (B, H, W, C_in) -> (B, H', W', C), with a norm at its end.
+        stride: of the branch, and so of the shortcut.
+        norm: of the sum; none where None.
+        drop_path: stochastic depth rate of the branch.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        branch: nn.Module,
+        *,
+        stride: int = 1,
+        norm: nn.Module | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut = nn.Identity() if stride == 1 and in_dim == dim else ConvNorm(in_dim, dim, 1, stride=stride)
+        self.norm = norm or nn.Identity()
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.drop_path(self.branch(x)) + self.shortcut(x)))
+
+
+def resnet_stem(in_dim: int, dim: int, *, norm: nn.Module | None = None) -> nn.Sequential:
+    """7x7 convolution and max pooling, both of stride 2: (B, H, W, C_in) -> (B, ceil(H/4), ceil(W/4), C)."""
+    conv = ConvNorm(in_dim, dim, 7, stride=2, act=nn.ReLU(), norm=norm)
+    return nn.Sequential(conv, MaxPool2d(3, stride=2, padding=1))
