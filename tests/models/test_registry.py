@@ -49,3 +49,12 @@ def test_impossible_requests_say_what_is_allowed(name: str, overrides: dict, mes
 def test_an_id_can_be_taken_once() -> None:
     with pytest.raises(ValueError, match="already registered"):
         register("swin", Config)(type("Impostor", (ommatid.models.Backbone,), {"__module__": "elsewhere"}))
+
+
+def test_a_part_of_a_family_is_built_saved_and_recognised(tmp_path) -> None:
+    sizes = {"dim": 8, "heads": 2, "resolution": (3, 4), "sr_ratio": 1, "shared_head": 1, "routed_head": 1}
+    layer = ommatid.create_model("moh", part="module", **sizes)
+    assert not isinstance(layer, families()["moh"].model)
+    assert family_of(layer).id == "moh"
+    ommatid.models.save(layer, tmp_path / "layer.safetensors")
+    assert type(ommatid.load(tmp_path / "layer.safetensors")) is type(layer)
