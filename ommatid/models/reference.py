@@ -88,6 +88,11 @@ def position_map(state: dict[str, Tensor], name: str, grid: tuple[int, int]) -> 
     return state | {name: state[name].unflatten(1, grid)}
 
 
+def query_minus_key(table: Tensor) -> Tensor:
+    """A relative position table by key - query, (heads, L, M), as ours are: by query - key, (L * M, heads)."""
+    return table.flip(1, 2).flatten(1).T
+
+
 def join_layers(state: dict[str, Tensor], parts: tuple[str, ...], whole: str) -> dict[str, Tensor]:
     """A state whose layers called `parts`, such as ("q", "kv"), are one called `whole`, with outputs in that order."""
     joined = dict(state)

@@ -49,10 +49,11 @@ class ConvNorm(nn.Module):
         dim: C.
         kernel_size, stride, padding, dilation, groups, bias: of the convolution; padding None keeps stride 1's size,
             "same" pads strided ones as `SameConv2d` does.
-        norm: whether there is a norm.
         act: the activation; None for none.
         eps: of the batch norm.
         scale: that the batch norm starts with; 0 where a residual branch ends here and is to start at zero.
+        norm: another norm in place of the batch norm; `deploy()` leaves it, `eps` and `scale` mean nothing to it.
+            `nn.Identity` for none.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class ConvNorm(nn.Module):
         dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
-        norm: bool = True,
         act: nn.Module | None = None,
         eps: float = 1e-5,
         scale: float = 1.0,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
@@ -86,7 +87,7 @@ class ConvNorm(nn.Module):
             groups=groups,
             bias=bias,
         )
-        self.norm: nn.Module = scaled_batch_norm(dim, eps, scale) if norm else nn.Identity()
+        self.norm: nn.Module = norm or scaled_batch_norm(dim, eps, scale)
         self.act = act or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:

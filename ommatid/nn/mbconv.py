@@ -47,8 +47,8 @@ class MBConv(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        first, second, last = norms
-        self.expand = ConvNorm(in_dim, hidden, 1, norm=first, bias=not first, act=act, eps=eps)
+        first, second, last = (None if norm else nn.Identity() for norm in norms)
+        self.expand = ConvNorm(in_dim, hidden, 1, norm=first, bias=not norms[0], act=act, eps=eps)
         self.conv = ConvNorm(
             hidden,
             hidden,
@@ -57,12 +57,12 @@ class MBConv(nn.Module):
             padding=padding,
             groups=hidden,
             norm=second,
-            bias=not second,
+            bias=not norms[1],
             act=act,
             eps=eps,
         )
         self.gate = gate or nn.Identity()
-        self.reduce = ConvNorm(hidden, dim, 1, norm=last, bias=not last, eps=eps, scale=scale)
+        self.reduce = ConvNorm(hidden, dim, 1, norm=last, bias=not norms[2], eps=eps, scale=scale)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.reduce(self.gate(self.conv(self.expand(features))))

@@ -38,6 +38,22 @@ class SqueezeExcite(nn.Module):
         return features * self.gate(self.fc2(self.act(self.fc1(squeezed))))
 
 
-def rounded_width(width: float, multiple: int = 8) -> int:
-    """The multiple nearest to `width` (halves round up), at least one: how mobile networks size their narrow layers."""
-    return max(multiple, int(width + multiple / 2) // multiple * multiple)
+def rounded_width(width: float, multiple: int = 8, *, keep: float = 0.0) -> int:
+    """The multiple nearest to `width` (halves round up), at least one: how mobile networks size their narrow layers.
+
+    Args:
+        width: in channels.
+        multiple: of what.
+        keep: share of the width below which rounding down must not fall; it then rounds up.
+    """
+    rounded = max(multiple, int(width + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < keep * width else rounded
+
+
+def init_gate_fan_out_(layer: nn.Module) -> None:
+    """For `model.apply`. Squeeze-and-excitation: weights from N(0, 2 / fan_out), biases 0, as 1x1 convolutions have."""
+    if isinstance(layer, SqueezeExcite):
+        for linear in (layer.fc1, layer.fc2):
+            nn.init.normal_(linear.weight, std=(2 / linear.out_features) ** 0.5)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)

@@ -27,27 +27,31 @@ def center_crop(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features[:, top : top + size[0], left : left + size[1]]
 
 
-def partition(features: Tensor, window: tuple[int, int], interval: int = 1) -> Tensor:
+def partition(features: Tensor, window: tuple[int, int], interval: int | tuple[int, int] = 1) -> Tensor:
     """(B, H, W, C) -> (B, windows, window tokens, C), both row-major.
 
     Args:
         features: H and W are multiples of the window's sides times the interval.
         window: rows and columns.
-        interval: between neighbours of a window. Above 1, each tile of interval * rows x interval * columns tokens
-            holds interval^2 interleaved windows, ordered by their first token.
+        interval: between neighbours of a window, maybe not the same (down, across). Above 1, each tile of
+            down * rows x across * columns tokens holds down * across interleaved windows, ordered by their first token.
     """
     batch, height, width, channels = features.shape
     rows, columns = window
-    tiles_down, tiles_across = height // (rows * interval), width // (columns * interval)
-    grid = features.view(batch, tiles_down, rows, interval, tiles_across, columns, interval, channels)
+    down, across = (interval, interval) if isinstance(interval, int) else interval
+    tiles_down, tiles_across = height // (rows * down), width // (columns * across)
+    grid = features.view(batch, tiles_down, rows, down, tiles_across, columns, across, channels)
     return grid.permute(0, 1, 4, 3, 6, 2, 5, 7).reshape(batch, -1, rows * columns, channels)
 
 
-def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int], interval: int = 1) -> Tensor:
+def merge(
+    windows: Tensor, window: tuple[int, int], size: tuple[int, int], interval: int | tuple[int, int] = 1
+) -> Tensor:
     """Undoes `partition`: (B, windows, window tokens, C) -> (B, H, W, C) where size is (H, W)."""
     (rows, columns), (height, width) = window, size
-    tiles_down, tiles_across = height // (rows * interval), width // (columns * interval)
-    grid = windows.reshape(len(windows), tiles_down, tiles_across, interval, interval, rows, columns, windows.shape[-1])
+    down, across = (interval, interval) if isinstance(interval, int) else interval
+    tiles_down, tiles_across = height // (rows * down), width // (columns * across)
+    grid = windows.reshape(len(windows), tiles_down, tiles_across, down, across, rows, columns, windows.shape[-1])
     return grid.permute(0, 1, 5, 3, 2, 6, 4, 7).reshape(len(windows), height, width, -1)
 
 

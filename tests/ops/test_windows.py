@@ -52,6 +52,21 @@ def test_tokens_share_a_region_exactly_if_the_shift_kept_them_neighbours(size, w
     assert torch.equal(together, (carried[:, :, None] == carried[:, None, :]).all(-1))
 
 
+def test_a_grid_is_spread_over_the_whole_map() -> None:
+    features = torch.arange(24).view(1, 4, 6, 1)
+    grids = partition(features, (2, 3), (2, 2))
+    assert grids[0, :, :, 0].tolist() == [
+        [0, 2, 4, 12, 14, 16],
+        [1, 3, 5, 13, 15, 17],
+        [6, 8, 10, 18, 20, 22],
+        [7, 9, 11, 19, 21, 23],
+    ]
+    assert torch.equal(merge(grids, (2, 3), (4, 6), (2, 2)), features)
+    across = partition(features, (4, 2), (1, 3))
+    assert across[0, 0, :, 0].tolist() == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert torch.equal(merge(across, (4, 2), (4, 6), (1, 3)), features)
+
+
 @pytest.mark.parametrize("interval", [1, 2, 3])
 def test_merge_undoes_partition_at_an_interval(interval: int) -> None:
     features = torch.randn(2, 6 * interval, 4 * interval, 3)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.reference import query_minus_key
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d
@@ -258,8 +259,6 @@ def convert_reference(state: dict[str, Tensor], model: DiNAT) -> dict[str, Tenso
     if model.config.variant != "vit_rpb":
         return state
     return {
-        f"{name}.table" if name.endswith(".rpb") else name: value.flip(1, 2).flatten(1).T
-        if name.endswith(".rpb")
-        else value
+        f"{name}.table" if name.endswith(".rpb") else name: query_minus_key(value) if name.endswith(".rpb") else value
         for name, value in state.items()
     }

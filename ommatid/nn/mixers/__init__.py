@@ -12,7 +12,9 @@ from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
+from ommatid.nn.mixers.global_local import GlobalLocalFilter
 from ommatid.nn.mixers.high_low_conv import HighLowConv
+from ommatid.nn.mixers.injective_linear import InjectiveLinearAttention
 from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
@@ -22,6 +24,7 @@ from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
+from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
@@ -51,9 +54,11 @@ __all__ = [
     "GatedPositionalAttention",
     "GaussianMixtureMask",
     "Gridded",
+    "GlobalLocalFilter",
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
+    "InjectiveLinearAttention",
     "LargeKernelAttention",
     "LargeSmallConv",
     "LearnedMask",
@@ -65,6 +70,7 @@ __all__ = [
     "MixShift",
     "NeighborhoodAttention",
     "ParallelPolarizedAttention",
+    "RecursiveGatedConv",
     "Retention",
     "SequentialPolarizedAttention",
     "SigmoidAttention",
