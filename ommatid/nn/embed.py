@@ -8,7 +8,7 @@ from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import BatchNormMLP
 from ommatid.nn.mbconv import MBConv
 from ommatid.nn.reparam import depthwise_residual
-from ommatid.nn.residual import Residual
+from ommatid.nn.residual import MakeNorm, Residual
 from ommatid.nn.squeeze_excite import SqueezeExcite, rounded_width
 from ommatid.ops.windows import pad_to_multiple
 
@@ -87,6 +87,21 @@ class PostNormPatchMerging(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.norm(self.reduction(joined_squares(features)))
+
+
+class PreNormMerging(nn.Module):
+    """Norm, then a 2x2 convolution of stride 2: (B, H, W, C) -> (B, H // 2, W // 2, C_out).
+
+    From ConvNeXt (arXiv 2201.03545). Cost: H W C C_out multiply-adds.
+    """
+
+    def __init__(self, dim: int, out_dim: int, *, norm: MakeNorm = nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm(dim)
+        self.conv = Conv2d(dim, out_dim, 2, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(self.norm(features))
 
 
 def joined_squares(features: Tensor) -> Tensor:

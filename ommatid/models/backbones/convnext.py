@@ -15,8 +15,8 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
-from ommatid.nn.conv import Conv2d, depthwise_conv
-from ommatid.nn.embed import PatchEmbed
+from ommatid.nn.conv import depthwise_conv
+from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.init import init_linear_and_conv_
 from ommatid.nn.residual import Residual, stochastic_depth
 from ommatid.nn.spatial_mlp import SpatialMLP
@@ -67,7 +67,7 @@ class ConvNeXt(Backbone):
         self.stem = PatchEmbed(config.in_channels, dims[0], config.first_stride, norm=stem_norm)
         self.stages = nn.ModuleList(
             Stage(
-                Downsample(dims[i - 1], dim) if i else nn.Identity(),
+                PreNormMerging(dims[i - 1], dim, norm=LayerNorm) if i else nn.Identity(),
                 [convnext_block(dim, config.layer_scale, drop_path=rate) for rate in rates[i]],
             )
             for i, dim in enumerate(dims)
@@ -88,18 +88,6 @@ class ConvNeXt(Backbone):
 def convnext_block(dim: int, layer_scale: float | None, *, drop_path: float) -> Residual:
     inner = SpatialMLP(dim, depthwise_conv(dim, 7), 4 * dim, norm=LayerNorm)
     return Residual(dim, inner, norm=nn.Identity, layer_scale=layer_scale, drop_path=drop_path)
-
-
-class Downsample(nn.Module):
-    """Norm, then a 2x2 convolution of stride 2: (B, H, W, C_in) -> (B, H // 2, W // 2, C)."""
-
-    def __init__(self, in_dim: int, dim: int) -> None:
-        super().__init__()
-        self.norm = LayerNorm(in_dim)
-        self.conv = Conv2d(in_dim, dim, 2, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x))
 
 
 def isotropic(dim: int, depth: int, layer_scale: float | None) -> ConvNeXtConfig:
