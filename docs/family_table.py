@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from ommatid.catalog.systems import load_systems
+from ommatid.catalog.systems import all_systems
 from ommatid.models import families
 from ommatid.workflows.verify import CaseResult, CountResult, verify
 
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def table() -> str:
-    titles = {system.id: system.title for system in load_systems()}
+    titles = {system.id: system.title for system in all_systems()}
     lines = [
         "| family | paper | variants | parameters (published counts, all exact) | cases | worst relative error |",
         "| --- | --- | --- | --- | --- | --- |",
