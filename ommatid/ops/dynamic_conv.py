@@ -15,7 +15,8 @@ def dynamic_conv(features: Tensor, kernels: Tensor) -> Tensor:
 
     Args:
         features: (B, H, W, C).
-        kernels: (B, H, W, K * K, G), row-major, K odd; channel c reads kernel c modulo G.
+        kernels: (B, H, W, K * K, G), row-major, K odd; channel c reads kernel c modulo G. (B, 1, 1, K * K, G) where all
+            positions have the same.
 
     Returns:
         (B, H, W, C).

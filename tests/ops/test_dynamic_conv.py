@@ -40,3 +40,14 @@ def test_a_channel_reads_the_kernel_of_its_number_modulo_the_groups() -> None:
     features, kernels = torch.ones(1, 1, 1, 6), torch.zeros(1, 1, 1, 9, 3)
     kernels[0, 0, 0, 4] = torch.tensor([1.0, 2.0, 3.0])
     assert dynamic_conv(features, kernels).flatten().tolist() == [1, 2, 3, 1, 2, 3]
+
+
+def test_one_kernel_for_all_positions_is_a_depthwise_convolution() -> None:
+    torch.manual_seed(0)
+    features, kernels = torch.randn(2, 5, 4, 6), torch.randn(2, 1, 1, 9, 6)
+    mixed = dynamic_conv(features, kernels)
+    torch.testing.assert_close(dynamic_conv_reference(features, kernels), mixed)
+    for image, kernel, expected in zip(features.permute(0, 3, 1, 2), kernels, mixed, strict=True):
+        weight = kernel.view(9, 6).T.reshape(6, 1, 3, 3)
+        convolved = torch.nn.functional.conv2d(image, weight, padding=1, groups=6)
+        torch.testing.assert_close(convolved.permute(1, 2, 0), expected)

@@ -1,0 +1,57 @@
+"""Attention without a softmax, at a cost linear in tokens: keys meet values before queries see either."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """sum_j (q_i . k_j) v_j / (q_i . sum_j k_j + eps), for queries and keys that are not negative.
+
+    "Transformers are RNNs" (arXiv 2006.16236). Cost: 2 N d min(N, d) multiply-adds for each head.
+
+    Args:
+        query, key, value: (B, N, heads, d).
+        eps: keeps the division finite.
+
+    Returns:
+        (B, N, heads * d), heads concatenated in order.
+    """
+    normalizer = torch.einsum("bnhd,bhd->bnh", query, key.sum(1)) + eps
+    if query.shape[1] > query.shape[3]:
+        mixed = torch.einsum("bnhc,bhcd->bnhd", query, torch.einsum("bnhc,bnhd->bhcd", key, value))
+    else:
+        mixed = torch.einsum("bhnm,bmhd->bnhd", torch.einsum("bnhd,bmhd->bhnm", query, key), value)
+    return (mixed / normalizer.unsqueeze(-1)).flatten(2)
+
+
+def linear_attention_reference(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """`linear_attention` by its definition, with all N x N weights."""
+    scores = torch.einsum("bnhd,bmhd->bhnm", query, key)
+    weights = scores / (scores.sum(-1, keepdim=True) + eps)
+    return torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)
+
+
+def injective_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """sum_j (s q_i . (k_j - mean k) + 1) / N v_j with s = d^-1/2: weights sum to 1, and may be negative.
+
+    The attention of InLine (arXiv 2412.06590): a query reads the covariance of keys and values, and no two queries read
+    the same. Cost: 2 N d^2 multiply-adds for each head.
+
+    Args:
+        query, key, value: (B, N, heads, d).
+
+    Returns:
+        (B, N, heads * d), heads concatenated in order.
+    """
+    scale = query.shape[-1] ** -0.5 / query.shape[1]
+    covariance = torch.einsum("bnhc,bnhd->bhcd", (key - key.mean(1, keepdim=True)) * scale, value)
+    return (torch.einsum("bnhc,bhcd->bnhd", query, covariance) + value.mean(1, keepdim=True)).flatten(2)
+
+
+def injective_attention_reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`injective_attention` by its definition, with all N x N weights."""
+    scores = torch.einsum("bnhd,bmhd->bhnm", query, key) * query.shape[-1] ** -0.5
+    weights = (scores - scores.mean(-1, keepdim=True) + 1) / query.shape[1]
+    return torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)
