@@ -49,12 +49,12 @@ class InstanceBatchNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
-        self.instance = InstanceNorm2d(self.half)
-        self.batch = BatchNorm2d(dim - self.half)
+        self.dims = [dim // 2, dim - dim // 2]
+        self.instance = InstanceNorm2d(self.dims[0])
+        self.batch = BatchNorm2d(self.dims[1])
 
     def forward(self, features: Tensor) -> Tensor:
-        first, second = features[..., : self.half], features[..., self.half :]
+        first, second = features.split(self.dims, dim=-1)
         return torch.cat([self.instance(first), self.batch(second)], dim=-1)
 
 
