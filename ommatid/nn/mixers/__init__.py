@@ -9,6 +9,7 @@ from ommatid.nn.mixers.class_attention import ClassAttention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.efficient_modulation import EfficientModulation
 from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
@@ -26,9 +27,12 @@ from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
 from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
 from ommatid.nn.mixers.retention import Retention
+from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
+from ommatid.nn.mixers.simplified_linear import SimplifiedLinearAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
+from ommatid.nn.mixers.sliced_group import SlicedGroupAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
@@ -49,12 +53,13 @@ __all__ = [
     "ClassAttention",
     "ConvProjectionAttention",
     "CrossShapedAttention",
+    "EfficientModulation",
     "FactorizationAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "GaussianMixtureMask",
-    "Gridded",
     "GlobalLocalFilter",
+    "Gridded",
     "GuidedAttention",
     "GuidingAttention",
     "HighLowConv",
@@ -72,9 +77,12 @@ __all__ = [
     "ParallelPolarizedAttention",
     "RecursiveGatedConv",
     "Retention",
+    "ScaleAwareModulation",
     "SequentialPolarizedAttention",
     "SigmoidAttention",
+    "SimplifiedLinearAttention",
     "SingleHeadAttention",
+    "SlicedGroupAttention",
     "SpatialReductionAttention",
     "SpectralGate",
     "SubspaceAttention",

@@ -20,6 +20,8 @@ class Attention(nn.Module):
         qkv_bias: bias of the joint query, key and value projection, which is ordered (3, heads, C / heads).
         bias: a module that gives what is added to the scaled scores, (heads, N, N).
         local: a module (B, ..., C) -> (B, ..., C), added to what the heads found before the output projection.
+        value_local: the same, but computed from the values.
+        head_dim: width of a head; C / heads where None, the heads' widths then add up to C.
     """
 
     def __init__(
@@ -30,19 +32,25 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         bias: nn.Module | None = None,
         local: nn.Module | None = None,
+        value_local: nn.Module | None = None,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
+        inner = heads * head_dim if head_dim else dim
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.bias = bias
         self.local = local
-        self.proj = nn.Linear(dim, dim)
+        self.value_local = value_local
+        self.proj = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         mixed = attend(query, key, value, bias=None if self.bias is None else self.bias())
         if self.local is not None:
             mixed = mixed + self.local(x).flatten(1, -2)
+        if self.value_local is not None:
+            mixed = mixed + self.value_local(value.flatten(2).view(x.shape)).flatten(1, -2)
         return self.proj(mixed).view(x.shape)
 
     def scale_output_(self, scale: Tensor) -> None:
