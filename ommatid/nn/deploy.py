@@ -34,7 +34,12 @@ def scale_output_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, scale: Tens
 @torch.no_grad()
 def fold_norm_after_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """Makes `layer` compute norm(layer(x)), for a batch norm with its running statistics."""
-    scale, shift = batch_norm_affine(norm)
+    fold_affine_after_(layer, *batch_norm_affine(norm))
+
+
+@torch.no_grad()
+def fold_affine_after_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, scale: Tensor, shift: Tensor) -> None:
+    """Makes `layer` compute scale * layer(x) + shift, of its output channels."""
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros_like(shift))
     scale_output_(layer, scale)
@@ -47,7 +52,12 @@ def fold_norm_before_(norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: nn.Linear | 
 
     A convolution must not be grouped nor padded: its padding would not be normed.
     """
-    scale, shift = batch_norm_affine(norm)
+    fold_affine_before_(*batch_norm_affine(norm), layer)
+
+
+@torch.no_grad()
+def fold_affine_before_(scale: Tensor, shift: Tensor, layer: nn.Linear | nn.Conv2d) -> None:
+    """Makes `layer` compute layer(scale * x + shift), of its input channels; a convolution as for a norm."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
     layer.bias.add_(layer.weight.flatten(2).sum(2) @ shift if layer.weight.dim() > 2 else layer.weight @ shift)

@@ -68,9 +68,9 @@ class PatchMerging(nn.Module):
     linear layer. Odd sides are zero-padded at the bottom and right. From Swin Transformer (arXiv 2103.14030).
     """
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    def __init__(self, dim: int, out_dim: int, *, norm: MakeNorm = nn.LayerNorm) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = norm(4 * dim)
         self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:

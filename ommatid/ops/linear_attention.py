@@ -9,7 +9,8 @@ from torch import Tensor
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-6) -> Tensor:
     """sum_j (q_i . k_j) v_j / (q_i . sum_j k_j + eps), for queries and keys that are not negative.
 
-    "Transformers are RNNs" (arXiv 2006.16236). Cost: 2 N d min(N, d) multiply-adds for each head.
+    "Transformers are RNNs" (arXiv 2006.16236). Computed in float32 (float64 for float64 inputs), also under autocast.
+    Cost: 2 N d min(N, d) multiply-adds for each head.
 
     Args:
         query, key, value: (B, N, heads, d).
@@ -18,12 +19,15 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 
     Returns:
         (B, N, heads * d), heads concatenated in order.
     """
-    normalizer = torch.einsum("bnhd,bhd->bnh", query, key.sum(1)) + eps
-    if query.shape[1] > query.shape[3]:
-        mixed = torch.einsum("bnhc,bhcd->bnhd", query, torch.einsum("bnhc,bnhd->bhcd", key, value))
-    else:
-        mixed = torch.einsum("bhnm,bmhd->bnhd", torch.einsum("bnhd,bmhd->bhnm", query, key), value)
-    return (mixed / normalizer.unsqueeze(-1)).flatten(2)
+    dtype, precision = value.dtype, torch.promote_types(value.dtype, torch.float32)
+    with torch.autocast(value.device.type, enabled=False):
+        query, key, value = (part.to(precision) for part in (query, key, value))
+        normalizer = torch.einsum("bnhd,bhd->bnh", query, key.sum(1)) + eps
+        if query.shape[1] > query.shape[3]:
+            mixed = torch.einsum("bnhc,bhcd->bnhd", query, torch.einsum("bnhc,bnhd->bhcd", key, value))
+        else:
+            mixed = torch.einsum("bhnm,bmhd->bnhd", torch.einsum("bnhd,bmhd->bhnm", query, key), value)
+        return (mixed / normalizer.unsqueeze(-1)).flatten(2).to(dtype)
 
 
 def linear_attention_reference(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-6) -> Tensor:

@@ -25,6 +25,7 @@ from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
+from ommatid.nn.mixers.raft import RaftMixer
 from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
@@ -33,11 +34,13 @@ from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
 from ommatid.nn.mixers.simplified_linear import SimplifiedLinearAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.sliced_group import SlicedGroupAttention
+from ommatid.nn.mixers.softmax_free import SoftmaxFreeAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
 from ommatid.nn.mixers.subspace import SubspaceAttention
 from ommatid.nn.mixers.super_token import SuperTokenAttention
+from ommatid.nn.mixers.token_mlp import TokenMLP
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
@@ -75,6 +78,7 @@ __all__ = [
     "MixShift",
     "NeighborhoodAttention",
     "ParallelPolarizedAttention",
+    "RaftMixer",
     "RecursiveGatedConv",
     "Retention",
     "ScaleAwareModulation",
@@ -83,10 +87,12 @@ __all__ = [
     "SimplifiedLinearAttention",
     "SingleHeadAttention",
     "SlicedGroupAttention",
+    "SoftmaxFreeAttention",
     "SpatialReductionAttention",
     "SpectralGate",
     "SubspaceAttention",
     "SuperTokenAttention",
+    "TokenMLP",
     "WaveletMixer",
     "WindowAttention",
     "WindowMLP",
