@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import depthwise_conv
+from ommatid.ops.resize import Interpolation, resample
 
 
 class RelativePositionBias(nn.Module):
@@ -148,18 +148,21 @@ class AbsolutePosition(nn.Module):
     Args:
         grid: rows and columns of the table.
         dim: C.
-        antialias: of the resampling.
+        mode, antialias: of the resampling.
     """
 
-    def __init__(self, grid: tuple[int, int], dim: int, *, antialias: bool = True) -> None:
+    def __init__(
+        self, grid: tuple[int, int], dim: int, *, mode: Interpolation = "bicubic", antialias: bool = True
+    ) -> None:
         super().__init__()
+        self.mode: Interpolation = mode
         self.antialias = antialias
         self.table = nn.Parameter(torch.zeros(1, *grid, dim))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, features: Tensor) -> Tensor:
         size = (features.shape[1], features.shape[2])
-        return features + resample_positions(self.table, size, antialias=self.antialias)
+        return features + resample_positions(self.table, size, mode=self.mode, antialias=self.antialias)
 
 
 class ConvPosition(nn.Module):
@@ -183,13 +186,11 @@ class ConvPosition(nn.Module):
             self.folded = True
 
 
-def resample_positions(table: Tensor, size: tuple[int, int], *, antialias: bool = True) -> Tensor:
-    """A table of absolute positions (1, h, w, C) for a map of another size: bicubic, in float32."""
-    if table.shape[1:3] == size:
-        return table
-    channels_first = table.permute(0, 3, 1, 2).float()
-    resized = F.interpolate(channels_first, size=size, mode="bicubic", antialias=antialias, align_corners=False)
-    return resized.permute(0, 2, 3, 1).to(table.dtype)
+def resample_positions(
+    table: Tensor, size: tuple[int, int], *, mode: Interpolation = "bicubic", antialias: bool = True
+) -> Tensor:
+    """A table of absolute positions (1, h, w, C) for a map of another size."""
+    return resample(table, size, mode=mode, antialias=antialias)
 
 
 def positions_on_grid(table: Tensor, grid: tuple[int, int], *, antialias: bool = True) -> Tensor:
