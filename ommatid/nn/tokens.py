@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ommatid.nn.position import resample_positions
+from ommatid.nn.position import Interpolation, resample_positions
 
 
 class TokenSequence(nn.Module):
@@ -18,18 +18,30 @@ class TokenSequence(nn.Module):
         grid: rows and columns of the position table.
         dim: C.
         class_token: whether there is one.
+        mode, antialias: of the resampling.
     """
 
-    def __init__(self, grid: tuple[int, int], dim: int, *, class_token: bool = True) -> None:
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        dim: int,
+        *,
+        class_token: bool = True,
+        mode: Interpolation = "bicubic",
+        antialias: bool = True,
+    ) -> None:
         super().__init__()
         self.grid = grid
+        self.mode: Interpolation = mode
+        self.antialias = antialias
         self.class_token = ClassToken(dim) if class_token else nn.Identity()
         self.position = nn.Parameter(torch.zeros(1, int(class_token) + grid[0] * grid[1], dim))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, patches: Tensor) -> Tensor:
         size = (patches.shape[1], patches.shape[2])
-        return self.class_token(patches.flatten(1, 2)) + resample_sequence(self.position, self.grid, size)
+        position = resample_sequence(self.position, self.grid, size, mode=self.mode, antialias=self.antialias)
+        return self.class_token(patches.flatten(1, 2)) + position
 
 
 class ClassToken(nn.Module):
@@ -44,12 +56,19 @@ class ClassToken(nn.Module):
         return torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1)
 
 
-def resample_sequence(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def resample_sequence(
+    table: Tensor,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    mode: Interpolation = "bicubic",
+    antialias: bool = True,
+) -> Tensor:
     """A position table (1, S + h w, C) of a grid (h, w) for another one; the S special tokens' positions stay."""
     if grid == size:
         return table
     special, patches = split_tokens(table, grid)
-    return join_tokens(special, resample_positions(patches, size))
+    return join_tokens(special, resample_positions(patches, size, mode=mode, antialias=antialias))
 
 
 def sequence_on_grid(table: Tensor, grid: tuple[int, int], *, special: int = 1) -> Tensor:
