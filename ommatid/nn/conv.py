@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.deploy import fold_norm_after_
 from ommatid.nn.norm import BatchNorm2d
+from ommatid.ops.windows import pad_same
 
 
 class Conv2d(nn.Conv2d):
@@ -22,10 +22,7 @@ class SameConv2d(Conv2d):
     """A convolution zero-padded as TensorFlow's "SAME", the odd zero at the bottom or right: sides / stride, up."""
 
     def forward(self, features: Tensor) -> Tensor:
-        sides = zip(features.shape[1:3], self.kernel_size, self.stride, strict=True)
-        rows, columns = (max((-(-side // step) - 1) * step + kernel - side, 0) for side, kernel, step in sides)
-        padding = (0, 0, columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        return super().forward(F.pad(features, padding))
+        return super().forward(pad_same(features, self.kernel_size, self.stride))
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

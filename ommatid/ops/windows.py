@@ -21,6 +21,20 @@ def center_pad_to_multiple(features: Tensor, multiple: tuple[int, int]) -> Tenso
     return F.pad(features, padding) if rows or columns else features
 
 
+def pad_same(
+    features: Tensor, kernel: int | tuple[int, ...], stride: int | tuple[int, ...], value: float = 0.0
+) -> Tensor:
+    """Pads (B, H, W, C) as TensorFlow's "SAME", so that a sliding window gives sides / stride, rounded up.
+
+    Half of the padding is on each side, the odd one out at the bottom or right.
+    """
+    extents, steps = ((size, size) if isinstance(size, int) else size for size in (kernel, stride))
+    sides = zip(features.shape[1:3], extents, steps, strict=True)
+    rows, columns = (max((-(-side // step) - 1) * step + extent - side, 0) for side, extent, step in sides)
+    padding = (0, 0, columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return F.pad(features, padding, value=value) if rows or columns else features
+
+
 def center_crop(features: Tensor, size: tuple[int, int]) -> Tensor:
     """The middle of (B, H, W, C), as large as `size`."""
     top, left = (features.shape[1] - size[0]) // 2, (features.shape[2] - size[1]) // 2
