@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.catalog.parity import fill
-from ommatid.measuring.timing import Call, alternate, quartiles
+from ommatid.measuring.timing import quartiles
 from ommatid.models import family_of, load_reference
 from ommatid.models.config import suggest
 from ommatid.models.reference import rename
@@ -119,11 +119,8 @@ def output_error(ours: nn.Module, theirs: nn.Module, image: Tensor) -> float:
     return error
 
 
-def race(
-    name: str, ours: Call, theirs: Call, device: torch.device, *, rounds: int, seconds: float, error: float
-) -> Against:
-    """Times both calls in turn; `name` and `error` are passed on."""
-    pairs = alternate([ours, theirs], device, rounds=rounds, seconds=seconds)
+def summarize(name: str, pairs: list[tuple[float, ...]], error: float) -> Against:
+    """What alternating runs say: `pairs` are the seconds of ours and of the peer; `name` and `error` are passed on."""
     ratio = quartiles([peer / own for own, peer in pairs])
     return Against(
         name=name,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 
 WARM_UP = 2
 MINIMUM_ROUNDS = 3
@@ -34,8 +35,17 @@ def repeat(call: Call, device: torch.device, *, rounds: int, seconds: float) -> 
     return [taken for (taken,) in alternate([call], device, rounds=rounds, seconds=seconds)]
 
 
-def alternate(calls: list[Call], device: torch.device, *, rounds: int, seconds: float) -> list[tuple[float, ...]]:
+def alternate(
+    calls: list[Call], device: torch.device, *, rounds: int, seconds: float, clock: Clock = time.perf_counter
+) -> list[tuple[float, ...]]:
     """Times the calls in turn, A B A B ..., so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        calls: what to time.
+        device: where they work.
+        rounds, seconds: limits, as under Returns.
+        clock: in seconds. `time.process_time` counts the processor's work for this process alone, which is fairer than
+            the time that passes where other programs want the same cores; it adds up over threads.
 
     Returns:
         Seconds of each call, for every round: at least MINIMUM_ROUNDS, at most `rounds`, none begun after `seconds`.
@@ -46,17 +56,17 @@ def alternate(calls: list[Call], device: torch.device, *, rounds: int, seconds: 
     times: list[tuple[float, ...]] = []
     end = time.perf_counter() + seconds
     while len(times) < MINIMUM_ROUNDS or (len(times) < rounds and time.perf_counter() < end):
-        times.append(tuple(duration(call, device) for call in calls))
+        times.append(tuple(duration(call, device, clock) for call in calls))
     return times
 
 
-def duration(call: Call, device: torch.device) -> float:
+def duration(call: Call, device: torch.device, clock: Clock) -> float:
     """Seconds from the call until the device has finished its work."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def synchronize(device: torch.device) -> None:

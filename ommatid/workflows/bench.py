@@ -22,8 +22,8 @@ from ommatid.measuring.measure import (
     prepared,
     usable_device,
 )
-from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_error, race, timm_twin
-from ommatid.measuring.timing import thread_count
+from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_error, summarize, timm_twin
+from ommatid.measuring.timing import alternate, thread_count
 from ommatid.models import create_model
 from ommatid.models.backbone import pair
 from ommatid.models.registry import find
@@ -134,12 +134,10 @@ def race_twin(name: str, model: nn.Module, twin: nn.Module, settings: dict[str, 
     ours, theirs = (prepared(module, device, settings["precision"]) for module in (model, twin))
     image = image_for(ours, settings["batch"], size)
     with thread_count(settings["threads"]), torch.inference_mode():
-        return race(
-            f"timm {TIMM_MODELS[name]}",
-            lambda: ours(image),
-            lambda: theirs(image),
+        pairs = alternate(
+            [lambda: ours(image), lambda: theirs(image)],
             device,
             rounds=settings["rounds"],
             seconds=2 * settings["seconds"],
-            error=error,
         )
+    return summarize(f"timm {TIMM_MODELS[name]}", pairs, error)

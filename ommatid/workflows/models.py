@@ -10,30 +10,33 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ommatid.catalog.systems import all_systems
-from ommatid.measuring.measure import count_macs, image_for, native_size
+from ommatid.measuring.measure import DEFAULT_SIZE, count_macs, image_for
 from ommatid.models import create_model, families, list_models
 from ommatid.models.backbone import pair
 from ommatid.models.config import suggest
 from ommatid.models.registry import find
 
-COUNTED = 12
-"""MACs take a trial run, if one without arithmetic: lists of more models than this leave them out."""
+COUNTED = 24
+"""Counting parameters and MACs takes a moment for each model: lists of more than this leave both out."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A variant that `create_model` builds; `size` is its native image side, (height, width)."""
+    """A variant that `create_model` builds.
+
+    `size` is its native image side, (height, width); `title` its paper's, or what its module says it is.
+    """
 
     variant: str
     family: str
-    parameters: int
+    parameters: int | None
     size: tuple[int, int]
     macs: int | None
-    title: str | None
+    title: str
 
 
 def models_table(pattern: str = "*") -> list[ModelRow]:
-    """The variants that match a wildcard pattern such as `"swin_*"`, sorted by name.
+    """The variants that match a wildcard pattern such as `"swin_*"`, by name; counted if COUNTED or fewer.
 
     Raises:
         ValueError: none matches; with close names.
@@ -42,16 +45,21 @@ def models_table(pattern: str = "*") -> list[ModelRow]:
     if not names:
         raise ValueError(f"no model matches {pattern!r}{suggest(pattern, [*list_models(), *families()])}")
     titles = {system.id: system.title for system in all_systems()}
-    return [model_row(name, titles, with_macs=len(names) <= COUNTED) for name in names]
+    return [model_row(name, titles, counted=len(names) <= COUNTED) for name in names]
 
 
-def model_row(name: str, titles: dict[str, str], *, with_macs: bool) -> ModelRow:
-    family, _ = find(name)
+def model_row(name: str, titles: dict[str, str], *, counted: bool) -> ModelRow:
+    family, config = find(name)
+    size = pair(getattr(config, "image_size", DEFAULT_SIZE))
+    parameters, macs = count(name, size) if counted else (None, None)
+    title = titles.get(family.id) or (family.module.__doc__ or "").partition("\n")[0]
+    return ModelRow(name, family.id, parameters, size, macs, title)
+
+
+def count(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and MACs, from shapes alone."""
     model = skeleton(name)
-    size = pair(native_size(model))
-    macs = count_macs(model, image_for(model, 1, size)) if with_macs else None
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return ModelRow(name, family.id, parameters, size, macs, titles.get(family.id))
+    return sum(parameter.numel() for parameter in model.parameters()), count_macs(model, image_for(model, 1, size))
 
 
 def skeleton(name: str) -> nn.Module:

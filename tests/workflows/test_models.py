@@ -1,0 +1,31 @@
+"""models: the list must say of each model what building it would."""
+
+import pytest
+
+from ommatid.models import create_model, list_models
+from ommatid.workflows.models import models_table
+
+
+def test_rows_say_what_the_model_is() -> None:
+    (row,) = models_table("pvt_v2_b0")
+    assert (row.variant, row.family, row.size) == ("pvt_v2_b0", "pvt_v2", (224, 224))
+    assert row.parameters == sum(parameter.numel() for parameter in create_model("pvt_v2_b0").parameters())
+    assert row.macs == pytest.approx(570e6, rel=0.02)
+    assert row.title.startswith("PVT v2: a pyramid")
+
+
+def test_the_title_is_the_papers_where_the_catalogue_has_it() -> None:
+    (row,) = models_table("swin_tiny")
+    assert row.title == "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"
+
+
+def test_the_whole_list_has_every_variant_at_its_native_size_and_counts_nothing() -> None:
+    rows = {row.variant: row for row in models_table()}
+    assert list(rows) == list_models()
+    assert rows["swin_base_window12_384"].size == (384, 384)
+    assert all(row.parameters is None and row.macs is None for row in rows.values())
+
+
+def test_a_pattern_without_a_match_suggests_names() -> None:
+    with pytest.raises(ValueError, match=r"no model matches 'swn_tiny' \(did you mean 'swin_tiny'"):
+        models_table("swn_tiny")
