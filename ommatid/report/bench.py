@@ -31,7 +31,7 @@ def bench_table(rows: Sequence[Row]) -> Table:
 def bench_page(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """The self-contained HTML page of a benchmark.
 
-    `ratio` of a row's `against` is the model's latency divided by the competitor's: below 1 the model is faster.
+    `ratio` of a row's `against` is the competitor's latency divided by the model's: above 1 the model is faster.
     """
     sections = [
         Section(
@@ -63,7 +63,7 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         columns[2:2] = [
             Column("Against", "against_name"),
             Column("Its latency (ms)", "against_latency_ms", significant),
-            Column("Ratio", "ratio", significant, best=min, detail="ratio_quartiles"),
+            Column("Ratio", "ratio", significant, best=max, detail="ratio_quartiles"),
         ]
     return columns
 
@@ -99,7 +99,7 @@ def _reading(rows: Sequence[Row]) -> Markup | None:
     if not any(row["against"] for row in rows):
         return None
     return element(
-        "p", "Ratio is the model's latency divided by the other's: below 1 the model is faster.", class_="note"
+        "p", "Ratio is the other's latency divided by the model's: above 1 the model is faster.", class_="note"
     )
 
 
