@@ -15,6 +15,7 @@ from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.global_local import GlobalLocalFilter
 from ommatid.nn.mixers.high_low_conv import HighLowConv
+from ommatid.nn.mixers.hilo import HiLoAttention
 from ommatid.nn.mixers.injective_linear import InjectiveLinearAttention
 from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
@@ -65,6 +66,7 @@ __all__ = [
     "Gridded",
     "GuidedAttention",
     "GuidingAttention",
+    "HiLoAttention",
     "HighLowConv",
     "InjectiveLinearAttention",
     "LargeKernelAttention",
