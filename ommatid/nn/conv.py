@@ -18,6 +18,13 @@ class Conv2d(nn.Conv2d):
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class Conv3d(nn.Conv3d):
+    """`torch.nn.Conv3d` for videos: (B, T, H, W, C) -> (B, T', H', W', C'), without copying either."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
 class SameConv2d(Conv2d):
     """A convolution zero-padded as TensorFlow's "SAME", the odd zero at the bottom or right: sides / stride, up."""
 
@@ -36,6 +43,11 @@ def depthwise_conv(dim: int, kernel_size: int, *, stride: int = 1, dilation: int
     """A convolution of every channel by itself, zero-padded so that stride 1 keeps the size; the kernel is odd."""
     padding = dilation * (kernel_size // 2)
     return Conv2d(dim, dim, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=dim, bias=bias)
+
+
+def depthwise_conv3d(dim: int, kernel_size: int) -> Conv3d:
+    """A convolution of every channel of a video by itself, zero-padded to keep its size; the kernel is odd."""
+    return Conv3d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
 
 class ConvNorm(nn.Module):

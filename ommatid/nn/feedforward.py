@@ -29,6 +29,9 @@ class MLP(nn.Module):
     def _tokens(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
 
+    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        fold_norm_before_(norm, self.fc1)
+
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)
 

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over all axes but the last, however many: (B, ..., C) -> (B, ..., C)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.flatten(0, -2)).view(features.shape)
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` for maps: (B, H, W, C) -> (B, H, W, C), without copying."""
 

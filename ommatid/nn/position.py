@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ommatid.nn.conv import depthwise_conv
+from ommatid.nn.conv import depthwise_conv, depthwise_conv3d
 from ommatid.ops.resize import Interpolation, resample
 
 
@@ -169,11 +170,15 @@ class ConvPosition(nn.Module):
     """Conditional position encoding: x plus a 3x3 depthwise convolution of x; (B, H, W, C) -> (B, H, W, C).
 
     From CPVT (arXiv 2102.10882). `deploy()` folds the addition into the convolution. Cost: 9 H W C multiply-adds.
+
+    Args:
+        dim: C.
+        axes: 3 for videos (B, T, H, W, C), with a 3x3x3 convolution.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, axes: Literal[2, 3] = 2) -> None:
         super().__init__()
-        self.conv = depthwise_conv(dim, 3)
+        self.conv = depthwise_conv(dim, 3) if axes == 2 else depthwise_conv3d(dim, 3)
         self.folded = False
 
     def forward(self, features: Tensor) -> Tensor:
@@ -182,7 +187,8 @@ class ConvPosition(nn.Module):
 
     def deploy_(self) -> None:
         if not self.folded:
-            self.conv.weight[:, 0, 1, 1] += 1
+            centers: tuple[slice | int, ...] = (slice(None), 0, *(1 for _ in self.conv.kernel_size))
+            self.conv.weight[centers] += 1
             self.folded = True
 
 
