@@ -117,7 +117,7 @@ def _model_in_file(weights: Path, name: str, settings: Mapping[str, Any], num_cl
     if find(name)[0] is not family:
         raise ValueError(f"{weights} holds a {family.id}, not a {name}")
     config = family.config.from_dict(json.loads(header["config"]))
-    return family.model(config.replace(**(dict(settings) | {"num_classes": num_classes})))
+    return family.build(config.replace(**(dict(settings) | {"num_classes": num_classes})))
 
 
 def _place(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -138,5 +138,5 @@ def _check_only_head(misfits: Iterable[str], model: nn.Module, weights: Path) ->
 def _head_names(family: Family, config: Any) -> set[str]:
     """The tensors whose shapes follow the number of classes."""
     with torch.device("meta"):
-        states = [family.model(config.replace(num_classes=count)).state_dict() for count in (2, 3)]
+        states = [family.build(config.replace(num_classes=count)).state_dict() for count in (2, 3)]
     return {name for name, tensor in states[0].items() if tensor.shape != states[1][name].shape}
