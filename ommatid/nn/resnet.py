@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm
@@ -11,7 +10,7 @@ from ommatid.nn.residual import DropPath
 
 
 class ResNetBlock(nn.Module):
-    """Some convolutions and a shortcut, ReLU(norm(branch(x) + shortcut(x))): (B, H, W, C_in) -> (B, H', W', C).
+    """Some convolutions and a shortcut, act(norm(branch(x) + shortcut(x))): (B, H, W, C_in) -> (B, H', W', C).
 
     The shortcut is a 1x1 convolution with a batch norm wherever the block changes the width or the resolution.
 
@@ -22,6 +21,7 @@ class ResNetBlock(nn.Module):
         stride: of the branch, and so of the shortcut.
         norm: of the sum; none where None.
         drop_path: stochastic depth rate of the branch.
+        act: of the sum; ReLU where None.
     """
 
     def __init__(
@@ -33,15 +33,17 @@ class ResNetBlock(nn.Module):
         stride: int = 1,
         norm: nn.Module | None = None,
         drop_path: float = 0.0,
+        act: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.branch = branch
         self.shortcut = nn.Identity() if stride == 1 and in_dim == dim else ConvNorm(in_dim, dim, 1, stride=stride)
         self.norm = norm or nn.Identity()
         self.drop_path = DropPath(drop_path)
+        self.act = act or nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.drop_path(self.branch(x)) + self.shortcut(x)))
+        return self.act(self.norm(self.drop_path(self.branch(x)) + self.shortcut(x)))
 
 
 def resnet_stem(in_dim: int, dim: int, *, norm: nn.Module | None = None) -> nn.Sequential:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 
@@ -36,6 +38,23 @@ class SqueezeExcite(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         squeezed = features.mean((1, 2), keepdim=True)
         return features * self.gate(self.fc2(self.act(self.fc1(squeezed))))
+
+
+class EfficientChannelAttention(nn.Module):
+    """Scales every channel by a gate computed from the means of its neighbours: (B, H, W, C) -> (B, H, W, C).
+
+    ECA-Net (arXiv 1910.03151). The kernel, over the channels' order, grows with the logarithm of C.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half = int(abs(math.log2(dim) + 1) / 2)
+        kernel_size = max(3, half if half % 2 else half + 1)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate = self.conv(features.mean((1, 2)).unsqueeze(1)).sigmoid()
+        return features * gate.unsqueeze(1)
 
 
 def rounded_width(width: float, multiple: int = 8, *, keep: float = 0.0) -> int:

@@ -69,6 +69,17 @@ def merge(
     return grid.permute(0, 1, 5, 3, 2, 6, 4, 7).reshape(len(windows), height, width, -1)
 
 
+def partition_with_halo(features: Tensor, block: int, halo: int) -> Tensor:
+    """Blocks with a band around them: (B, H, W, C) -> (B, blocks, (block + 2 halo)^2, C), both row-major.
+
+    H and W are multiples of the block's side. Beyond the border are zeros.
+    """
+    padded = F.pad(features, (0, 0, halo, halo, halo, halo))
+    side = block + 2 * halo
+    windows = padded.unfold(1, side, block).unfold(2, side, block)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(len(features), -1, side**2, features.shape[-1])
+
+
 def shift_regions(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     """Which tokens of a cyclically shifted map were neighbours before the shift.
 

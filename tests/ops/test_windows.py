@@ -9,6 +9,7 @@ from ommatid.ops.windows import (
     merge,
     pad_to_multiple,
     partition,
+    partition_with_halo,
     shift_regions,
     window_and_shift,
 )
@@ -97,3 +98,17 @@ def test_a_window_shrinks_to_the_shorter_side_and_then_stays() -> None:
     assert window_and_shift((14, 28), 7) == (7, 3)
     assert window_and_shift((7, 14), 7) == (7, 0)
     assert window_and_shift((14, 5), 7) == (5, 0)
+
+
+@pytest.mark.parametrize(("block", "halo"), [(2, 1), (3, 2), (2, 0)])
+def test_blocks_with_a_halo_overlap(block: int, halo: int) -> None:
+    features = torch.randn(2, 2 * block, 3 * block, 3)
+    windows = partition_with_halo(features, block, halo).unflatten(2, (block + 2 * halo, -1))
+    inner = slice(halo, halo + block)
+    assert torch.equal(windows[:, :, inner, inner].flatten(2, 3), partition(features, (block, block)))
+    padded = torch.nn.functional.pad(features, (0, 0, halo, halo, halo, halo))
+    for row in range(2):
+        for column in range(3):
+            top, left = row * block, column * block
+            expected = padded[:, top : top + block + 2 * halo, left : left + block + 2 * halo]
+            assert torch.equal(windows[:, 3 * row + column], expected)

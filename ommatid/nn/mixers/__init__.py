@@ -14,6 +14,7 @@ from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.global_local import GlobalLocalFilter
+from ommatid.nn.mixers.halo import HaloAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.hilo import HiLoAttention
 from ommatid.nn.mixers.injective_linear import InjectiveLinearAttention
@@ -66,6 +67,7 @@ __all__ = [
     "Gridded",
     "GuidedAttention",
     "GuidingAttention",
+    "HaloAttention",
     "HiLoAttention",
     "HighLowConv",
     "InjectiveLinearAttention",
