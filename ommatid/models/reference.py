@@ -77,15 +77,31 @@ def _is_counter(name: str) -> bool:
 
 
 def zero_based(template: str) -> Callable[[re.Match[str]], str]:
-    """A replacement for REFERENCE_NAMES: the template, with the number the pattern caught, counted from 1, less 1."""
-    return lambda match: template.format(int(match[1]) - 1)
+    """A replacement for REFERENCE_NAMES: the template with what the pattern caught, first a number, counted from 1.
+
+    The number is put in less 1.
+    """
+    return _renumbered(template, -1)
+
+
+def one_later(template: str) -> Callable[[re.Match[str]], str]:
+    """The same, with the number plus 1: for what ends a stage in the reference and begins the next in ours."""
+    return _renumbered(template, 1)
+
+
+def _renumbered(template: str, step: int) -> Callable[[re.Match[str]], str]:
+    return lambda match: template.format(int(match[1]) + step, *match.groups()[1:])
+
+
+def changed(state: Mapping[str, Tensor], pattern: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """A state in which `change` was applied to every tensor whose name has a match for the regex `pattern`."""
+    return {name: change(value) if re.search(pattern, name) else value for name, value in state.items()}
 
 
 def position_map(state: dict[str, Tensor], name: str, grid: tuple[int, int]) -> dict[str, Tensor]:
     """A state whose position table `name`, stored as a sequence (1, N, C), has the two axes of the grid instead."""
-    if name not in state or state[name].shape[1] != grid[0] * grid[1]:
-        return state
-    return state | {name: state[name].unflatten(1, grid)}
+    fits = name in state and state[name].shape[1] == grid[0] * grid[1]
+    return state | {name: state[name].unflatten(1, grid)} if fits else state
 
 
 def query_minus_key(table: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ommatid.models.config import PartConfig, suggest
+from ommatid.models.config import Config, PartConfig, suggest
 
 ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 
@@ -116,6 +116,25 @@ def find(name: str) -> tuple[Family, PartConfig]:
         return _families[name], _families[name].config()
     known = [*_families, *list_models()]
     raise ValueError(f"no model is called {name!r}{suggest(name, known)}; `ommatid models` lists all")
+
+
+def is_classifier(family: Family, config: PartConfig) -> bool:
+    """Whether the config stands for a whole model, images in and logits out, rather than a part of one."""
+    return isinstance(config, Config) and getattr(config, "part", None) not in family.parts
+
+
+def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
+    """As `find`, with config fields overridden as in `create_model`, for what trains and runs on images.
+
+    Raises:
+        ValueError: as `create_model` does, or the name is that of a part.
+    """
+    family, config = find(name)
+    config = config.replace(**overrides)
+    if not is_classifier(family, config):
+        what = f"the {config.part} part of {family.id}" if isinstance(config, Config) else "a part"
+        raise ValueError(f"{name} is {what}, not an image classifier")
+    return family, config
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:

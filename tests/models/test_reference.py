@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import ommatid
+from ommatid.models.reference import changed, one_later, rename, zero_based
 from ommatid.nn.tokens import resample_sequence
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "num_classes": 3}
@@ -54,3 +55,18 @@ def test_positions_follow_the_image_size() -> None:
 def test_unregistered_models_are_refused() -> None:
     with pytest.raises(ValueError, match="not a registered model"):
         ommatid.load_reference(torch.nn.Linear(2, 2), {})
+
+
+def test_rules_count_from_zero_and_move_to_the_next_stage() -> None:
+    rules = [
+        (r"^block(\d)\.(\w+)\.", zero_based("stages.{}.blocks.{}.")),
+        (r"^layers\.(\d)\.", one_later("stages.{}.")),
+    ]
+    assert rename("block1.first.weight", rules) == "stages.0.blocks.first.weight"
+    assert rename("layers.1.weight", rules) == "stages.2.weight"
+
+
+def test_only_tensors_whose_names_match_are_changed() -> None:
+    state = changed({"a.table": torch.ones(2), "table.b": torch.ones(2)}, r"\.table$", lambda table: 2 * table)
+    assert state["a.table"].tolist() == [2, 2]
+    assert state["table.b"].tolist() == [1, 1]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
@@ -211,10 +212,6 @@ VARIANTS = {
 REFERENCE_NAMES = [
     (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
     (r"\.pos_embed\.", ".position.conv."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.gamma1$", ".token.scale.gamma"),
-    (r"\.gamma2$", ".channel.scale.gamma"),
     (r"\.attn\.lepe\.", ".token.inner.local."),
     (r"\.attn\.(?:qkv\.)?qkv\.", ".token.inner.qkv."),
     (r"\.attn\.(?:wo|proj)\.", ".token.inner.proj."),
@@ -222,6 +219,7 @@ REFERENCE_NAMES = [
     (r"\.mlp\.0\.", ".channel.inner.fc1."),
     (r"\.mlp\.1\.dwconv\.", ".channel.inner.conv."),
     (r"\.mlp\.[23]\.", ".channel.inner.fc2."),
+    *BLOCK_NAMES,
 ]
 
 # The same numbers stand for different layers in the two variants.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, classifier
 from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -181,18 +183,14 @@ REFERENCE_NAMES = [
     (r"^pos_embed$", "position"),
     (r"^patch_embed\.channel_embed(\.weight)?$", "channel_embedding"),
     (r"^patch_embed\.", "stem."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
     (r"^classifier\.", "head."),
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: ChannelViT) -> dict[str, Tensor]:
     """Turns the channel table (1, D, C, 1, 1) over; the sampling class stores it as (C, D)."""
-    name = "patch_embed.channel_embed"
-    return state | ({name: state[name][0, :, :, 0, 0].T} if name in state else {})
+    return changed(state, r"^patch_embed\.channel_embed$", lambda table: table[0, :, :, 0, 0].T)
 
 
 def reference_outputs(model: ChannelViT, image: Tensor) -> dict[str, Tensor]:

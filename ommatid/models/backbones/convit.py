@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, pair
 from ommatid.models.config import Config, require, require_divisible
-from ommatid.models.reference import join_layers
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -126,12 +127,9 @@ REFERENCE_NAMES = [
     (r"^cls_token$", "class_token.token"),
     (r"^pos_embed$", "position.table"),
     (r"^patch_embed\.", "stem."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.pos_proj\.", ".token.inner.position."),
     (r"\.attn\.gating_param$", ".token.inner.gate"),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *BLOCK_NAMES,
 ]
 
 REFERENCE_IGNORED = [r"\.rel_indices$"]
@@ -147,8 +145,7 @@ def convert_reference(state: dict[str, Tensor], model: ConViT) -> dict[str, Tens
 
     joined = join_layers(state, ("qk", "v"), "qkv")
     converted = {re.sub(r"^blocks\.(\d+)\.", ours, name): value for name, value in joined.items()}
-    if "pos_embed" in converted:
-        converted["pos_embed"] = positions_on_grid(converted["pos_embed"], config.grid)
+    converted = changed(converted, "^pos_embed$", lambda table: positions_on_grid(table, config.grid))
     if not config.class_token:
         converted.pop("cls_token", None)  # the reference has one that nothing reads
     return converted

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import CONVNEXT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import depthwise_conv
@@ -106,14 +107,11 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^downsample_layers\.0\.0\.", "stem.proj."),
-    (r"^downsample_layers\.0\.1\.", "stem.norm."),
-    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.norm."),
-    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.conv."),
     (r"^stem\.(weight|bias)$", r"stem.proj.\1"),
     (r"^blocks\.(\d+)\.", r"stages.0.\1."),
     (r"^stages\.(\d+)\.(\d+)\.gamma$", r"stages.\1.blocks.\2.scale.gamma"),
     (r"^stages\.(\d+)\.(\d+)\.dwconv\.", r"stages.\1.blocks.\2.inner.mixer."),
     (r"^stages\.(\d+)\.(\d+)\.norm\.", r"stages.\1.blocks.\2.inner.norm."),
     (r"^stages\.(\d+)\.(\d+)\.pwconv([12])\.", r"stages.\1.blocks.\2.inner.mlp.fc\3."),
+    *CONVNEXT_STAGE_NAMES,
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -201,20 +202,15 @@ VARIANTS = {
 REFERENCE_NAMES = [
     (r"^patch_embed\.projs\.", "stem.convs."),
     (r"^patch_embed\.norm\.", "stem_norm."),
-    (r"^absolute_pos_embed$", "position.table"),
-    # The reference keeps merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
     (r"\.reductions\.", ".reduction.convs."),
     (r"^layers\.(\d+)\.blocks\.(\d+)\.ex_conv\.", r"stages.\1.blocks.\2.cooling.0."),
     (r"^layers\.(\d+)\.blocks\.(\d+)\.ex_ln\.", r"stages.\1.blocks.\2.cooling.1."),
     (r"^layers\.(\d+)\.blocks\.(\d+)\.", r"stages.\1.blocks.\2.block."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     # The position network: a linear layer, then three times a norm, an activation and a linear layer.
     (r"\.pos\.pos_proj\.", ".bias.network.0."),
     (r"\.pos\.pos(\d)\.(\d)\.", lambda match: f".bias.network.{3 * int(match[1]) - 2 + int(match[2])}."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

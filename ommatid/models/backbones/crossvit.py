@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last
 from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import join_layers
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
@@ -240,12 +241,9 @@ REFERENCE_NAMES = [
     (r"^blocks\.(\d+)\.fusion\.(\d)\.norm1\.", r"stages.\1.visits.\2.norm."),
     (r"^blocks\.(\d+)\.fusion\.(\d)\.attn\.wq\.", r"stages.\1.visits.\2.attention.query."),
     (r"^blocks\.(\d+)\.fusion\.(\d)\.attn\.", r"stages.\1.visits.\2.attention."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
     (r"^norm\.", "norms."),
     (r"^head\.", "head.branches."),
+    *BLOCK_NAMES,
 ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -130,9 +131,7 @@ REFERENCE_NAMES = [
     (r"^merge(\d+)\.norm\.", r"stages.\1.downsample.norm."),
     (r"^norm(\d+)\.", zero_based("map_norms.{}.")),
     (r"^stage(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.mlp\.", ".channel.inner."),
     (r"\.attns\.(\d)\.get_v\.", r".token.inner.branches.\1.position."),
     (r"(\.blocks\.\d+)\.(qkv|proj)\.", r"\1.token.inner.\2."),
+    *BLOCK_NAMES,
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.activation import QuickGELU
 from ommatid.nn.block import Block
@@ -164,11 +165,9 @@ REFERENCE_NAMES = [
     (r"^stage(\d+)\.cls_token$", r"stages.\1.class_token.token"),
     (r"^stage(\d+)\.patch_embed\.", r"stages.\1.embed."),
     (r"^stage(\d+)\.", r"stages.\1."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.conv_proj_(\w)\.conv\.", lambda match: f".token.inner.convs.{ROLES[match[1]]}.conv."),
     (r"\.attn\.conv_proj_(\w)\.bn\.", lambda match: f".token.inner.convs.{ROLES[match[1]]}.norm."),
     (r"\.attn\.proj_(\w)\.", lambda match: f".token.inner.linears.{ROLES[match[1]]}."),
     (r"\.attn\.proj\.", ".token.inner.proj."),
-    (r"\.mlp\.", ".channel.inner."),
+    *BLOCK_NAMES,
 ]

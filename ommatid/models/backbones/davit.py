@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d
@@ -130,10 +131,8 @@ REFERENCE_NAMES = [
     (r"^patch_embeds\.(\d+)\.norm\.", r"stages.\1.downsample.norm."),
     (r"\.cpe\.0\.proj\.", ".token_position.conv."),
     (r"\.cpe\.1\.proj\.", ".channel_position.conv."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.mlp\.", ".channel.inner."),
     (r"^norms\.", "norm."),
+    *BLOCK_NAMES,
 ]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.reference import query_minus_key
+from ommatid.models.names import BLOCK_NAMES, SWIN_TABLES
+from ommatid.models.reference import changed, one_later, query_minus_key
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d
@@ -239,26 +240,18 @@ REFERENCE_NAMES = [
     (r"^patch_embed\.", "stem."),
     (r"^(?:levels|layers)\.(\d+)\.blocks\.", r"stages.\1.blocks."),
     (r"^layers\.(\d+)\.(?=norm|attn|mlp)", r"stages.0.blocks.\1."),
-    # The reference keeps a down-sampler at the end of a level, we keep it at the start of the next.
-    (r"^levels\.(\d+)\.downsample\.reduction\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.proj."),
-    (r"^(?:levels|layers)\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
+    (r"^levels\.(\d+)\.downsample\.reduction\.", one_later("stages.{}.downsample.proj.")),
+    (r"^(?:levels|layers)\.(\d+)\.downsample\.", one_later("stages.{}.downsample.")),
     (r"\.attn\.rpb(?=$|\.)", ".token.inner.bias"),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
-    (r"\.gamma1$", ".token.scale.gamma"),
-    (r"\.gamma2$", ".channel.scale.gamma"),
+    *BLOCK_NAMES,
 ]
 
-REFERENCE_IGNORED = [r"\.relative_position_index$"]
+REFERENCE_IGNORED = SWIN_TABLES
 
 
 def convert_reference(state: dict[str, Tensor], model: DiNAT) -> dict[str, Tensor]:
     """`vit_rpb` indexes its table by key - query, heads first; ours goes by query - key, heads last."""
     if model.config.variant != "vit_rpb":
         return state
-    return {
-        f"{name}.table" if name.endswith(".rpb") else name: query_minus_key(value) if name.endswith(".rpb") else value
-        for name, value in state.items()
-    }
+    state = {f"{name}.table" if name.endswith(".rpb") else name: value for name, value in state.items()}
+    return changed(state, r"\.rpb\.table$", query_minus_key)

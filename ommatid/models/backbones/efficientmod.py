@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed
@@ -145,16 +146,12 @@ VARIANTS = {
 
 REFERENCE_NAMES = [
     (r"^patch_embed\.", "stages.0.downsample."),
-    # The reference keeps downsampling at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.", "stages."),
     (r"\.gamma_1$", ".scale.gamma"),
     (r"\.mlp\.context_layer\.f\.", ".inner.context_in."),
     (r"\.mlp\.context_layer\.g\.", ".inner.context_out."),
     (r"\.mlp\.context_layer\.context_list\.", ".inner.convs."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.levit_names import LEVIT_NAMES, SANDWICHED_MERGING_NAMES
+from ommatid.models.names import LEVIT_NAMES, SANDWICHED_MERGING_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.embed import conv_stem, sandwiched_merging

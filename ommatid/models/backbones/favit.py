@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
-from ommatid.models.reference import zero_based
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed
@@ -103,11 +103,6 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.q\.", ".attn.query."),
     (r"\.attn\.sr\.", ".attn.coarse.reduction.proj."),
     (r"\.attn\.norm\.", ".attn.coarse.reduction.norm."),
@@ -118,7 +113,6 @@ REFERENCE_NAMES = [
     (r"\.attn\.fcs\.(\d)\.", r".attn.summaries.\1.summary."),
     (r"\.attn\.single_heads\.(\d)\.", r".attn.summaries.\1.key_value."),
     (r"\.attn\.local_convs\.(\d)\.", r".attn.summaries.\1.position.conv."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *PVT_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -142,11 +143,10 @@ def convert_reference(state: dict[str, Tensor], model: GaussianMixtureMaskViT) -
     config, converted = model.config, dict(state)
     if config.mask == "gmm":
         converted = {name: value for name, value in state.items() if not name.endswith("mask.mask") and name != "mask"}
-    patches = "to_patch_embedding.1.weight"
-    if patches in converted:
-        size = config.patch_size
-        converted[patches] = state[patches].unflatten(1, (size, size, -1)).permute(0, 3, 1, 2)
-    if "pos_embedding" in converted:
-        special = int(config.mask == "none")
-        converted["pos_embedding"] = sequence_on_grid(state["pos_embedding"], config.grid, special=special)
-    return converted
+    square, special = (config.patch_size, config.patch_size), int(config.mask == "none")
+    converted = changed(
+        converted,
+        r"^to_patch_embedding\.1\.weight$",
+        lambda pixels: pixels.unflatten(1, (*square, -1)).permute(0, 3, 1, 2),
+    )
+    return changed(converted, "^pos_embedding$", lambda table: sequence_on_grid(table, config.grid, special=special))

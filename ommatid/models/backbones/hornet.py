@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import BLOCK_NAMES, CONVNEXT_STAGE_NAMES
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
@@ -120,26 +122,17 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^downsample_layers\.0\.0\.", "stem.proj."),
-    (r"^downsample_layers\.0\.1\.", "stem.norm."),
-    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.norm."),
-    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.conv."),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.gamma1$", ".token.scale.gamma"),
-    (r"\.gamma2$", ".channel.scale.gamma"),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.dwconv\.complex_weight$", ".filter.gain"),
     (r"\.dwconv\.dw\.", ".filter.local."),
     (r"\.dwconv\.", ".filter."),
     (r"\.pws\.", ".expand."),
     (r"\.gnconv\.", ".token.inner."),
     (r"\.pwconv([12])\.", r".channel.inner.fc\1."),
+    *CONVNEXT_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: HorNet) -> dict[str, Tensor]:
     """Gains have their channels first in the reference."""
-    return {
-        name: value.permute(1, 2, 0, 3) if name.endswith(".complex_weight") else value for name, value in state.items()
-    }
+    return changed(state, r"\.complex_weight$", lambda gain: gain.permute(1, 2, 0, 3))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ommatid.models.attention_types import linear_blocks, name_windowed, require_whole_windows
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging
@@ -213,26 +215,17 @@ REFERENCE_NAMES = [
     (r"^cls_token$", "body.sequence.class_token.token"),
     (r"^pos_embed$", "body.sequence.position"),
     (r"^patch_embed\.", "body.stem."),
-    (r"^blocks\.", "body.blocks."),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"body.stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"body.stages.\1."),
-    (r"^norm\.", "body.norm."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.residual\.", ".kernels."),
-    (r"\.relative_position_bias_table$", ".bias.table"),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
+    (r"^(stages|blocks|norm)\.", r"body.\1."),
 ]
 
-REFERENCE_IGNORED = [r"\.relative_position_index$", r"\.attn_mask$"]
+REFERENCE_IGNORED = SWIN_TABLES
 
 
 def convert_reference(state: dict[str, Tensor], model: InLine) -> dict[str, Tensor]:
     """inline_swin: finds the InLine blocks; inline_deit: resamples positions of square weights."""
     if model.config.variant == "inline_swin":
         return name_windowed(state, "residual.0.weight")
-    if "pos_embed" not in state:
-        return state
-    return state | {"pos_embed": sequence_on_grid(state["pos_embed"], model.config.grid)}
+    return changed(state, "^pos_embed$", lambda table: sequence_on_grid(table, model.config.grid))

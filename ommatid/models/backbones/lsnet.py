@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, doubling_strides
 from ommatid.models.config import Config, require, require_stages
-from ommatid.models.levit_names import LEVIT_NAMES
+from ommatid.models.names import LEVIT_NAMES
+from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import ConvNorm
@@ -160,11 +161,11 @@ VARIANTS = {
 REFERENCE_NAMES = [
     (r"^blocks1\.", "stages.0.blocks."),
     # The later stages begin with the two convolutions that lead there.
-    (r"^blocks(\d)\.([01])\.", lambda match: f"stages.{int(match[1]) - 1}.downsample.{match[2]}."),
+    (r"^blocks(\d)\.([01])\.", zero_based("stages.{}.downsample.{}.")),
     (r"^blocks(\d)\.(\d+)\.", lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 2}."),
     (r"\.mixer\.conv\.", ".conv.branches.0."),
     (r"\.mixer\.conv1\.", ".conv.branches.1."),
-    (r"\.mixer\.lkp\.cv(\d)\.", lambda match: f".mixer.inner.perceive.{int(match[1]) - 1}."),
+    (r"\.mixer\.lkp\.cv(\d)\.", zero_based(".mixer.inner.perceive.{}.")),
     (r"\.mixer\.lkp\.norm\.", ".mixer.inner.perceive.4."),
     (r"\.mixer\.bn\.", ".mixer.inner.norm."),
     (r"\.mixer\.m\.", ".mixer.inner."),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.reference import query_minus_key
+from ommatid.models.reference import changed, query_minus_key
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -209,4 +209,4 @@ REFERENCE_NAMES = [
 
 
 def convert_reference(state: dict[str, Tensor], model: MaxViT) -> dict[str, Tensor]:
-    return {name: query_minus_key(value) if name.endswith("_bias_table") else value for name, value in state.items()}
+    return changed(state, "_bias_table$", query_minus_key)

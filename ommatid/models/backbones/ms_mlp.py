@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.embed import PatchEmbed
@@ -98,13 +99,10 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.", "stem."),
-    # The reference keeps a down-sampler at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
     (r"\.gamma$", ".scale.gamma"),
     (r"\.dwconv_lr\.", ".inner.mixer.across."),
     (r"\.dwconv_td\.", ".inner.mixer.down."),
     (r"(blocks\.\d+)\.norm\.", r"\1.inner.norm."),
     (r"\.pwconv([12])\.", r".inner.mlp.fc\1."),
+    *SWIN_STAGE_NAMES,
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging, two_conv_stem
@@ -119,9 +120,6 @@ REFERENCE_NAMES = [
     (r"^patch_embed\.2\.", "stem.0.norm."),
     (r"^patch_embed\.5\.", "stem.2.proj."),
     (r"^patch_embed\.7\.", "stem.2.norm."),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
     (r"^classifier\.", ""),
     (r"(blocks\.\d+)\.norm\.", r"\1.token.norm."),
     (r"(blocks\.\d+)\.norm2\.", r"\1.channel.norm."),
@@ -135,6 +133,7 @@ REFERENCE_NAMES = [
     (r"\.convFFN\.linear1\.", ".channel.inner.fc1."),
     (r"\.convFFN\.dwc\.", ".channel.inner.conv.conv."),
     (r"\.convFFN\.linear2\.", ".channel.inner.fc2."),
+    *SWIN_STAGE_NAMES,
 ]
 
 SCAN_PARAMETERS = {

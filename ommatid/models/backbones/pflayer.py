@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import changed, one_later, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -231,14 +233,10 @@ REFERENCE_NAMES = [
     (r"^trunk\.patch_embed\.(proj|conv)\.", "trunk.stem.proj."),
     (r"^trunk\.pos_embed$", "trunk.position.table"),
     (r"^trunk\.transformers\.", "trunk.stages."),
-    (r"^trunk\.pools\.(\d+)\.conv\.", lambda match: f"trunk.stages.{int(match[1]) + 1}.downsample."),
+    (r"^trunk\.pools\.(\d+)\.conv\.", one_later("trunk.stages.{}.downsample.")),
     (r"\.blocks\.(\d*[13579])\.attn\.qkv\.", r".blocks.\1.attn.expand."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"^trunk\.conv1\.", "trunk.stem.0."),
-    (r"^trunk\.layer(\d+)\.", lambda match: f"trunk.stages.{int(match[1]) - 1}."),
+    (r"^trunk\.layer(\d+)\.", zero_based("trunk.stages.{}.")),
     (r"\.reduction_block\.", ".branch.0."),
     (r"\.conv_block\.", ".branch.1."),
     (r"\.expansion_block\.", ".branch.2."),
@@ -246,14 +244,12 @@ REFERENCE_NAMES = [
     (r"\.(stem\.0|branch\.0|branch\.1\.1|branch\.2|shortcut)\.0\.", r".\1.conv."),
     (r"\.(stem\.0|branch\.0|branch\.1\.1|branch\.2|shortcut)\.1\.", r".\1.norm."),
     (r"^fc\.", "head."),
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: PfLayer) -> dict[str, Tensor]:
     """Gives the table of positions its axes: the ViT stores a sequence, the PiT a channels-first map."""
-    table = state.get("pos_embed")
-    if table is None:
-        return state
     if model.config.arch == "vit":
-        return state | {"pos_embed": positions_on_grid(table, model.config.grid)}
-    return state | {"pos_embed": table.permute(0, 2, 3, 1)}
+        return changed(state, "^pos_embed$", lambda table: positions_on_grid(table, model.config.grid))
+    return changed(state, "^pos_embed$", lambda table: table.permute(0, 2, 3, 1))

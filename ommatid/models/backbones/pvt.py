@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES, REDUCTION_NAMES
 from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -168,15 +169,9 @@ REFERENCE_NAMES = [
     (r"^cls_token$", "class_token"),
     (r"^pos_embed(\d+)$", zero_based("stages.{}.downsample.1.table")),
     (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.0.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.q\.", ".token.inner.query."),
-    (r"\.attn\.kv\.", ".token.inner.key_value."),
-    (r"\.attn\.sr\.", ".token.inner.reduction.proj."),
-    (r"\.attn\.norm\.", ".token.inner.reduction.norm."),
-    (r"\.attn\.proj\.", ".token.inner.proj."),
-    (r"\.mlp\.", ".channel.inner."),
+    *PVT_STAGE_NAMES,
+    *REDUCTION_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

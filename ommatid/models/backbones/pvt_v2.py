@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require_divisible, require_stages
-from ommatid.models.reference import zero_based
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES, REDUCTION_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed
@@ -96,16 +96,7 @@ VARIANTS = {
 
 
 REFERENCE_NAMES = [
-    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.q\.", ".token.inner.query."),
-    (r"\.attn\.kv\.", ".token.inner.key_value."),
-    (r"\.attn\.sr\.", ".token.inner.reduction.proj."),
-    (r"\.attn\.norm\.", ".token.inner.reduction.norm."),
-    (r"\.attn\.proj\.", ".token.inner.proj."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *PVT_STAGE_NAMES,
+    *REDUCTION_NAMES,
+    *BLOCK_NAMES,
 ]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.reference import position_map
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d
@@ -209,20 +210,17 @@ REFERENCE_NAMES = [
     ),
     (r"\.c\.weight$", ".conv.weight"),
     (r"\.bn\.", ".norm."),
-    (r"^norm(\d)\.", lambda match: f"stages.{int(match[1]) - 1}.norm."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
+    (r"^norm(\d)\.", zero_based("stages.{}.norm.")),
     (r"\.attn\.sr\.", ".token.inner.reduction.0.proj."),
     (r"\.attn\.norm\.", ".token.inner.reduction.0.norm."),
     (r"\.attn\.lepe_linear\.", ".token.inner.local.0."),
     (r"\.attn\.lepe_conv\.", ".token.inner.local.1."),
     (r"\.attn\.kv1\.", ".token.inner.coarse_key_value."),
     (r"\.attn\.kv2\.", ".token.inner.window_key_value."),
-    (r"\.attn\.f(\d)\.", lambda match: f".token.inner.joins.{int(match[1]) - 1}."),
+    (r"\.attn\.f(\d)\.", zero_based(".token.inner.joins.{}.")),
     (r"\.attn\.q\.", ".token.inner.query."),
-    (r"\.attn\.", ".token.inner."),
     (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *BLOCK_NAMES,
 ]
 
 

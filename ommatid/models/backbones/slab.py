@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ommatid.models.attention_types import linear_blocks, name_windowed, require_whole_windows
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -210,22 +211,14 @@ REFERENCE_NAMES = [
     (r"\.warm$", ".warmup_left"),
     (r"\.iter$", ".steps_left"),
     (r"^cls_token$", "class_token"),
-    (r"^pos_embed$", "position.table"),
-    (r"^patch_embed\.", "stem."),
     (r"^blocks\.", "stages.0.blocks."),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.", "stages."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.positional_encoding$", ".position.table"),
     (r"\.dwc\.", ".conv."),
-    (r"\.relative_position_bias_table$", ".bias.table"),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
-REFERENCE_IGNORED = [r"\.total_step$", r"\.relative_position_index$", r"\.attn_mask$"]
+REFERENCE_IGNORED = [r"\.total_step$", *SWIN_TABLES]
 
 
 def convert_reference(state: dict[str, Tensor], model: SLAB) -> dict[str, Tensor]:

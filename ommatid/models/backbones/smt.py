@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import join_layers, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -154,13 +155,6 @@ REFERENCE_NAMES = [
     (r"^patch_embed1\.conv\.1\.", "stages.0.downsample.0.norm."),
     (r"^patch_embed1\.conv\.3\.", "stages.0.downsample.1.proj."),
     (r"^patch_embed1\.norm\.", "stages.0.downsample.1.norm."),
-    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
-    (r"\.gamma_1$", ".token.scale.gamma"),
-    (r"\.gamma_2$", ".channel.scale.gamma"),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.v\.", ".attn.value."),
     (r"\.attn\.s\.", ".attn.scales."),
     (r"\.attn\.local_conv_(\d+)\.", zero_based(".attn.convs.{}.")),
@@ -168,9 +162,9 @@ REFERENCE_NAMES = [
     (r"\.attn\.proj0\.", ".attn.mix_heads.conv."),
     (r"\.attn\.bn\.", ".attn.mix_heads.norm."),
     (r"\.attn\.proj1\.", ".attn.mix_channels."),
-    (r"\.attn\.", ".token.inner."),
     (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *PVT_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

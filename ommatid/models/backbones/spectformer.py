@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.reference import rename
+from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
@@ -316,9 +316,9 @@ REFERENCE_NAMES = [
     (r"^patch_embed1\.conv\.([036])\.", lambda match: f"body.stem.{int(match[1]) // 3}.conv."),
     (r"^patch_embed1\.conv\.([147])\.", lambda match: f"body.stem.{int(match[1]) // 3}.norm."),
     (r"^patch_embed1\.", "body.stem.3."),
-    (r"^patch_embed(\d)\.", lambda match: f"body.stages.{int(match[1]) - 1}.downsample."),
-    (r"^block(\d)\.", lambda match: f"body.stages.{int(match[1]) - 1}.blocks."),
-    (r"^norm([123])\.", lambda match: f"body.stages.{int(match[1]) - 1}.norm."),
+    (r"^patch_embed(\d)\.", zero_based("body.stages.{}.downsample.")),
+    (r"^block(\d)\.", zero_based("body.stages.{}.blocks.")),
+    (r"^norm([123])\.", zero_based("body.stages.{}.norm.")),
     (r"^norm4?\.", "body.norm."),
     (r"^post_network\.0\.norm1\.", "body.class_block.norm."),
     (r"^post_network\.0\.attn\.", "body.class_block.attention."),

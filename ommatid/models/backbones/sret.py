@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import one_later, zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -187,22 +189,20 @@ VARIANTS = {
 
 REFERENCE_NAMES = [
     (r"^pos_embed$", "position"),
-    (r"^patch_embed\.conv(\d)\.", lambda match: f"stem.{int(match[1]) - 1}.conv."),
-    (r"^patch_embed\.bn(\d)\.", lambda match: f"stem.{int(match[1]) - 1}.norm."),
-    (r"^pools\.(\d+)\.conv\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
+    (r"^patch_embed\.conv(\d)\.", zero_based("stem.{}.conv.")),
+    (r"^patch_embed\.bn(\d)\.", zero_based("stem.{}.norm.")),
+    (r"^pools\.(\d+)\.conv\.", one_later("stages.{}.downsample.")),
     (r"^transformers\.", "stages."),
     (r"\.projections\.(\d+)\.norm1\.", r".projections.\1.norm."),
     (r"\.projections\.(\d+)\.mlp\.", r".projections.\1.inner."),
     (r"\.projections\.(\d+)\.coefficient1\.bias$", r".projections.\1.input_weight"),
     (r"\.projections\.(\d+)\.coefficient2\.bias$", r".projections.\1.branch_weight"),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
     (r"(blocks\.\d+)\.mlp\.", r"\1.channel.inner."),
     (r"\.coefficient1\.bias$", ".token.input_weight"),
     (r"\.coefficient2\.bias$", ".token.branch_weight"),
     (r"\.coefficient3\.bias$", ".channel.input_weight"),
     (r"\.coefficient4\.bias$", ".channel.branch_weight"),
+    *BLOCK_NAMES,
 ]
 
 

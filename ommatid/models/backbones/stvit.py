@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
+from ommatid.models.reference import one_later
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -136,20 +138,17 @@ VARIANTS = {
 
 REFERENCE_NAMES = [
     (r"^patch_embed\.proj\.", "stem."),
-    # The reference keeps downsampling at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.proj\.0\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.conv."),
-    (r"^layers\.(\d+)\.downsample\.proj\.1\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.norm."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
+    (r"^layers\.(\d+)\.downsample\.proj\.0\.", one_later("stages.{}.downsample.conv.")),
+    (r"^layers\.(\d+)\.downsample\.proj\.1\.", one_later("stages.{}.downsample.norm.")),
     (r"\.pos_embed\.", ".position."),
     (r"\.norm1\.norm\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.stoken_refine\.", ".token.inner."),
     (r"\.mlp2\.conv\.conv\.", ".channel.inner.conv.conv."),
     (r"\.mlp2\.", ".channel.inner."),
-    (r"\.gamma_1$", ".token.scale.gamma"),
-    (r"\.gamma_2$", ".channel.scale.gamma"),
     (r"^proj\.", "projection.conv."),
     (r"^norm\.", "projection.norm."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 # Constant kernels that the reference gathers neighbours with.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -114,19 +115,11 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.", "stem."),
-    (r"^absolute_pos_embed$", "position.table"),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.relative_position_bias_table", ".token.inner.bias.table"),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
-REFERENCE_IGNORED = [r"\.relative_position_index$", r"\.attn_mask$"]
+REFERENCE_IGNORED = SWIN_TABLES
 
 
 def convert_reference(state: dict[str, Tensor], model: Swin) -> dict[str, Tensor]:

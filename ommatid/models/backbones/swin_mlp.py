@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -103,15 +104,9 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.", "stem."),
-    (r"^absolute_pos_embed$", "position.table"),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.spatial_mlp\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

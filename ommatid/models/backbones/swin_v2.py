@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -136,11 +137,6 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.", "stem."),
-    (r"^absolute_pos_embed$", "position.table"),
-    # The reference keeps patch merging at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
     (r"\.norm1\.", ".token.inner.1."),
     (r"\.norm2\.", ".channel.inner.1."),
     (r"\.attn\.logit_scale$", ".attn.similarity.log_scale"),
@@ -149,9 +145,10 @@ REFERENCE_NAMES = [
     (r"\.attn\.v_bias$", ".attn.qkv.value_bias"),
     (r"\.attn\.", ".token.inner.0."),
     (r"\.mlp\.", ".channel.inner.0."),
+    *SWIN_STAGE_NAMES,
 ]
 
-REFERENCE_IGNORED = [r"\.relative_coords_table$", r"\.relative_position_index$", r"\.attn_mask$"]
+REFERENCE_IGNORED = SWIN_TABLES
 
 
 def convert_reference(state: dict[str, Tensor], model: SwinV2) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, pair
 from ommatid.models.config import Config, require, require_divisible
-from ommatid.models.reference import join_layers
+from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -208,9 +208,8 @@ REFERENCE_IGNORED = [r"^outer_tokens$"]  # stored, never read
 
 def convert_reference(state: dict[str, Tensor], model: TNT) -> dict[str, Tensor]:
     """Joins queries and keys with values, resamples positions of square weights, names the MLP that a gate follows."""
-    converted = join_layers(state, ("qk", "v"), "qkv")
-    if "outer_pos" in converted:
-        converted["outer_pos"] = sequence_on_grid(converted["outer_pos"], model.config.grid)
+    joined = join_layers(state, ("qk", "v"), "qkv")
+    converted = changed(joined, "^outer_pos$", lambda table: sequence_on_grid(table, model.config.grid))
     if model.config.se:
         converted = {name.replace(".outer_mlp.", ".outer_mlp.0."): value for name, value in converted.items()}
     return converted

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
 from ommatid.models.config import Config, require, require_divisible, require_stages
-from ommatid.models.reference import zero_based
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv_glu import ConvGLU
@@ -185,16 +185,10 @@ ATTENTION_NAMES = [
 ]
 
 REFERENCE_NAMES = [
-    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
     (r"\.attn\.norm\.", ".token.inner.pooled_norm."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
-    (r"\.mlp\.", ".channel.inner."),
     *ATTENTION_NAMES,
+    *PVT_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -85,18 +86,11 @@ VARIANTS = {
 REFERENCE_NAMES = [
     (r"^patch_embed(\d+)\.proj\.", zero_based("stages.{}.downsample.conv.")),
     (r"^patch_embed(\d+)\.norm\.", zero_based("stages.{}.downsample.norm.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
-    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
-    (r"\.layer_scale_1$", ".token.scale.gamma"),
-    (r"\.layer_scale_2$", ".channel.scale.gamma"),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.spatial_gating_unit\.conv0\.", ".gate.0."),
     (r"\.spatial_gating_unit\.conv_spatial\.", ".gate.1."),
     (r"\.spatial_gating_unit\.conv1\.", ".gate.2."),
     (r"\.attn\.proj_1\.", ".attn.proj_in."),
     (r"\.attn\.proj_2\.", ".attn.proj_out."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *PVT_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, ceil_to_multiple, channels_last, classifier, doubling_strides, pair
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
+from ommatid.models.reference import changed, one_later
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed, two_conv_stem
@@ -155,21 +157,16 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^pos_embed$", "position.table"),
     (r"^patch_embed\.(?:proj\.)?0\.", "stem.0.proj."),
     (r"^patch_embed\.(?:proj\.1|2)\.", "stem.0.norm."),
     (r"^patch_embed\.(?:proj\.3|5)\.", "stem.2.proj."),
     (r"^patch_embed\.(?:proj\.4|7)\.", "stem.2.norm."),
-    # The reference keeps a down-sampler at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.1\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.proj."),
-    (r"^layers\.(\d+)\.downsample\.3\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.norm."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
+    (r"^layers\.(\d+)\.downsample\.1\.", one_later("stages.{}.downsample.proj.")),
+    (r"^layers\.(\d+)\.downsample\.3\.", one_later("stages.{}.downsample.norm.")),
     (r"^blocks\.", "stages.0.blocks."),
     (r"^classifier\.", ""),
     (r"(blocks\.\d+)\.(?:attn_norm|norm)\.", r"\1.token.norm."),
     (r"(blocks\.\d+)\.(?:mlp_norm|norm2)\.", r"\1.channel.norm."),
-    (r"\.gamma1$", ".token.scale.gamma"),
-    (r"\.gamma2$", ".channel.scale.gamma"),
     (r"\.(?:attn|op)\.", ".token.inner."),
     (r"\.in_proj\.0\.", ".conv."),
     (r"\.qkv_proj\.", ".qkv."),
@@ -180,11 +177,11 @@ REFERENCE_NAMES = [
     (r"\.o_proj\.", ".proj."),
     (r"\.mlp\.(?:gate_proj|fc1)\.", ".channel.inner.fc1."),
     (r"\.mlp\.(?:down_proj|fc2)\.", ".channel.inner.fc2."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: ViG) -> dict[str, Tensor]:
     """Gives the position table, stored as a sequence, its two axes; resampled where the weights are of another size."""
-    if "pos_embed" not in state:
-        return state
-    return state | {"pos_embed": positions_on_grid(state["pos_embed"], model.config.grid, antialias=False)}
+    return changed(state, "^pos_embed$", lambda table: positions_on_grid(table, model.config.grid, antialias=False))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, pair
 from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -132,23 +134,17 @@ REFERENCE_NAMES = [
     (r"^cls_token$", "class_token"),
     (r"^pos_embed$", "position.table"),
     (r"^patch_embed\.", "stem."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"\.retention\.qkv\.", ".token.inner.qkv."),
     (r"\.retention\.out_proj\.", ".token.inner.proj."),
-    (r"\.mlp\.", ".channel.inner."),
-    (r"\.ls1\.", ".token.scale."),
-    (r"\.ls2\.", ".channel.scale."),
     (r"^norm\.", "token_norm."),
     (r"^fc_norm\.", "pooled_norm."),
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: ViR) -> dict[str, Tensor]:
     """Gives the position table, stored as a sequence, its two axes; resampled where the weights are of another size."""
-    if "pos_embed" not in state:
-        return state
-    return state | {"pos_embed": positions_on_grid(state["pos_embed"], model.config.grid)}
+    return changed(state, "^pos_embed$", lambda table: positions_on_grid(table, model.config.grid))
 
 
 def reference_outputs(model: ViR, image: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, pair
 from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.names import BLOCK_NAMES
+from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -119,20 +121,13 @@ REFERENCE_NAMES = [
     (r"^cls_token$", "sequence.class_token.token"),
     (r"^pos_embed$", "sequence.position"),
     (r"^patch_embed\.", "stem."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
-    (r"\.ls1\.", ".token.scale."),
-    (r"\.ls2\.", ".channel.scale."),
     (r"^norm\.", "token_norm."),
     (r"^fc_norm\.", "pooled_norm."),
+    *BLOCK_NAMES,
 ]
 
 
 def convert_reference(state: dict[str, Tensor], model: ViT) -> dict[str, Tensor]:
     """Resamples the position table of square weights for another image size."""
-    if "pos_embed" not in state:
-        return state
-    special = int(model.config.class_token)
-    return state | {"pos_embed": sequence_on_grid(state["pos_embed"], model.config.grid, special=special)}
+    grid, special = model.config.grid, int(model.config.class_token)
+    return changed(state, "^pos_embed$", lambda table: sequence_on_grid(table, grid, special=special))

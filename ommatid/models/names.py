@@ -1,0 +1,84 @@
+"""Rules for REFERENCE_NAMES that many references share, since their code descends from one family's.
+
+Rules apply in order: a family puts its own first.
+"""
+
+from __future__ import annotations
+
+from ommatid.models.reference import one_later, zero_based
+
+# A block of two branches with layer scale, and perhaps a depthwise convolution in its MLP: DeiT (arXiv 2012.12877).
+BLOCK_NAMES = [
+    (r"\.norm1\.", ".token.norm."),
+    (r"\.norm2\.", ".channel.norm."),
+    (r"\.attn\.", ".token.inner."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".channel.inner.conv."),
+    (r"\.mlp\.", ".channel.inner."),
+    (r"\.(?:gamma_?1|layer_scale_1)$", ".token.scale.gamma"),
+    (r"\.(?:gamma_?2|layer_scale_2)$", ".channel.scale.gamma"),
+    (r"\.ls1\.", ".token.scale."),
+    (r"\.ls2\.", ".channel.scale."),
+]
+
+# Stages that end with the down-sampler which ours begin with: Swin Transformer (arXiv 2103.14030).
+SWIN_STAGE_NAMES = [
+    (r"^(?:absolute_)?pos_embed$", "position.table"),
+    (r"^patch_embed\.", "stem."),
+    (r"^layers\.(\d+)\.downsample\.", one_later("stages.{}.downsample.")),
+    (r"^layers\.(\d+)\.", r"stages.\1."),
+    (r"\.relative_position_bias_table$", ".bias.table"),
+]
+SWIN_TABLES = [r"\.relative_position_index$", r"\.relative_coords_table$", r"\.attn_mask$"]
+
+# Stages counted from 1, their parts each in a row of its own: PVT (arXiv 2102.12122).
+PVT_STAGE_NAMES = [
+    (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
+    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
+    (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
+]
+
+# Attention to a coarse copy of the map: PVT.
+REDUCTION_NAMES = [
+    (r"\.attn\.q\.", ".attn.query."),
+    (r"\.attn\.kv\.", ".attn.key_value."),
+    (r"\.attn\.sr\.", ".attn.reduction.proj."),
+    (r"\.attn\.norm\.", ".attn.reduction.norm."),
+]
+
+# Down-samplers in a row of their own, the first of them the stem: ConvNeXt (arXiv 2201.03545).
+CONVNEXT_STAGE_NAMES = [
+    (r"^downsample_layers\.0\.0\.", "stem.proj."),
+    (r"^downsample_layers\.0\.1\.", "stem.norm."),
+    (r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsample.norm."),
+    (r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsample.conv."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+]
+
+# Convolutional stem, normed convolutions, MLPs, squeeze-and-excitation and heads: LeViT (arXiv 2104.01136).
+LEVIT_NAMES = [
+    (r"^patch_embed\.(\d+)\.", lambda match: f"stem.{int(match[1]) // 2}."),
+    (r"\.se\.", ".gate."),
+    (r"\.pw([12])\.", r".fc\1."),
+    (r"\.proj\.1\.", ".proj."),
+    (r"\.attention_biases$", ".bias.table"),
+    (r"\.c\.", ".conv."),
+    (r"\.bn\.", ".norm."),
+    (r"^head\.", "head.label."),
+    (r"^head_dist\.", "head.teacher."),
+    (r"^head\.(\w+)\.l\.", r"head.\1.linear."),
+]
+
+# Stages that begin with their merging, as the modules 0 (before), 1 (the merging itself) and 2 (after): EfficientViT
+# (arXiv 2305.07027).
+SANDWICHED_MERGING_NAMES = [
+    (r"^blocks1\.", "stages.0.blocks."),
+    (r"^blocks(\d)\.0\.(\d)\.", zero_based("stages.{}.downsample.{}.")),
+    (r"^blocks(\d)\.1\.", zero_based("stages.{}.downsample.2.")),
+    (r"^blocks(\d)\.2\.(\d)\.", lambda match: f"stages.{int(match[1]) - 1}.downsample.{int(match[2]) + 3}."),
+    (r"^blocks(\d)\.(\d+)\.", lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 3}."),
+    (r"\.downsample\.([03])\.m\.", r".downsample.\1.branches.0."),
+    (r"\.downsample\.([14])\.m\.", r".downsample.\1.inner."),
+    (r"\.downsample\.2\.conv1\.", ".downsample.2.expand."),
+    (r"\.downsample\.2\.conv2\.", ".downsample.2.conv."),
+    (r"\.downsample\.2\.conv3\.", ".downsample.2.reduce."),
+]
