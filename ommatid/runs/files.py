@@ -12,10 +12,16 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`, with the same suffix, to write to; it replaces `path` when all went well."""
+    """Yields a path beside `path`, with the same suffix, to write to; it replaces `path` when all went well.
+
+    Its permissions are those of any new file, also where a library (safetensors) writes for the owner's eyes only.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
+        draft.touch()
+        permissions = draft.stat().st_mode
         yield draft
+        draft.chmod(permissions)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -118,6 +118,7 @@ def save_batch(folder: Path, images: Tensor, targets: Tensor) -> None:
     """Writes batch.safetensors (what the model saw) and batch.png (to look at)."""
     folder.mkdir(parents=True, exist_ok=True)
     images, targets = images.detach().cpu(), targets.detach().cpu()
-    save_file({"images": images.contiguous(), "targets": targets.contiguous()}, folder / "batch.safetensors")
+    with replacing(folder / "batch.safetensors") as draft:
+        save_file({"images": images.contiguous(), "targets": targets.contiguous()}, draft)
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     save_image((images.float() * std + mean).nan_to_num().clamp(0, 1), folder / "batch.png")

@@ -1,0 +1,27 @@
+"""Files that are whole or not there, and that others may read."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ommatid.runs.files import replacing, write_text
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    write_text(path, "first")
+    with pytest.raises(TypeError), replacing(path) as draft:
+        draft.write_bytes("not bytes")  # type: ignore[arg-type]
+    assert path.read_text() == "first"
+    write_text(path, "second")
+    assert path.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "weights.safetensors") as draft:
+        save_file({"weight": torch.zeros(1)}, draft)
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
