@@ -53,7 +53,7 @@ def figure(plot: go.Figure, title: str, note: str = "", height: int = 340, min_w
         div_id=f"figure-{slug(title)}",
         default_height=f"{height}px",
         default_width="100%",
-        config={"displaylogo": False, "responsive": True, "displayModeBar": True, "modeBarButtons": [list(BUTTONS)]},
+        config={"displaylogo": False, "responsive": False, "displayModeBar": True, "modeBarButtons": [list(BUTTONS)]},
     )
     inner = element("div", Markup(drawing), style=f"min-width:{min_width}px")
     caption = element("figcaption", element("strong", title), note)

@@ -125,6 +125,18 @@ def test_benchmark_draws_both_sides(open_page):
     )
 
 
+@pytest.mark.parametrize("width", [390, 1100, 1280])
+@pytest.mark.parametrize("make", [lambda: compare_page(compare_results()), lambda: evaluate_page(evaluate_result(10))])
+def test_figures_fit_their_boxes_also_when_those_change(open_page, make, width):
+    browser = open_page(make(), width)
+    boxes = "[...document.querySelectorAll('.plot')].filter(box => !box.hasAttribute('tabindex'))"
+    wide = f"return {boxes}.filter(box => box.scrollWidth > box.clientWidth).length"
+    assert browser.execute_script(f"return {boxes}.length") > 1
+    WebDriverWait(browser, 5).until(lambda _: browser.execute_script(wide) == 0)
+    browser.execute_script("document.body.style.maxWidth = '20rem'")
+    WebDriverWait(browser, 5).until(lambda _: browser.execute_script(wide) == 0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("make", [lambda: compare_page(compare_results()), lambda: evaluate_page(evaluate_result(10))])

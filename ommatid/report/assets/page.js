@@ -1,5 +1,9 @@
 "use strict";
 
+// A figure is drawn as soon as it is read, when those that will stand beside it are not there yet: it follows its box.
+const resized = new ResizeObserver((entries) => entries.forEach((entry) => Plotly.Plots.resize(entry.target)));
+document.querySelectorAll(".plotly-graph-div").forEach((plot) => resized.observe(plot));
+
 // A header button sorts its table; a second press turns the order round. Missing values stay last in both orders.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
