@@ -132,7 +132,7 @@ def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
     family, config = find(name)
     config = config.replace(**overrides)
     if not is_classifier(family, config):
-        what = f"the {config.part} part of {family.id}" if isinstance(config, Config) else "a part"
+        what = f"the {getattr(config, 'part', None)} part of {family.id}" if isinstance(config, Config) else "a part"
         raise ValueError(f"{name} is {what}, not an image classifier")
     return family, config
 

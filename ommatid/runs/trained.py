@@ -10,6 +10,7 @@ from typing import Self
 from torch import nn
 
 from ommatid.models import load
+from ommatid.models.registry import find_classifier
 from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
 
@@ -65,7 +66,8 @@ def open_trained(run_or_weights: str | Path) -> Trained:
     path = Path(run_or_weights).expanduser()
     run = None if path.is_file() else Run.open(path)
     weights = path if run is None else run.weights()
-    header = read_header(weights)
+    header, model = read_header(weights), load(weights)
+    find_classifier(header["family"])
     if "classes" not in header:
         raise ValueError(f"{weights} does not name its classes: it was saved by hand, not by `ommatid train`")
-    return Trained(load(weights), WeightFacts.from_header(header), weights, run)
+    return Trained(model, WeightFacts.from_header(header), weights, run)

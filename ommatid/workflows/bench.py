@@ -26,7 +26,7 @@ from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_er
 from ommatid.measuring.timing import alternate, thread_count
 from ommatid.models import create_model
 from ommatid.models.backbone import pair
-from ommatid.models.registry import find
+from ommatid.models.registry import find_classifier
 from ommatid.nn.deploy import deployed_copy
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
@@ -122,7 +122,7 @@ def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any
 
 def create_at_size(name: str, size: int | None) -> nn.Module:
     """The model with position tables for the size, where its family has any."""
-    _, config = find(name)
+    _, config = find_classifier(name)
     return create_model(name, **({"image_size": size} if size and hasattr(config, "image_size") else {})).eval()
 
 
