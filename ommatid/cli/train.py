@@ -43,6 +43,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model on images, into a run folder."""
+    from ommatid.training.processes import is_first_process
     from ommatid.workflows.train import train as workflow
 
     result = workflow(
@@ -67,6 +68,8 @@ def train(
         workers=workers,
         progress=not quiet,
     )
+    if not is_first_process():
+        return
     Console().print(
         f"best validation accuracy {result.best_accuracy:.2%} after {result.epochs} epochs, "
         f"{result.seconds:.0f} s: {result.run}",

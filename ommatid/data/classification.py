@@ -26,7 +26,8 @@ class ImageData:
     """Labelled images in two parts that index the same `classes`.
 
     `skipped`: the files passed over so far. `origin`: where the data came from, in words. `native_size`: the median of
-    the images' shorter sides, in pixels.
+    the images' shorter sides, in pixels. `may_flip`: whether a mirror image is still of its class, as those of digits
+    are not; a training leaves out the recipe's mirror images where it is not.
     """
 
     origin: str
@@ -35,6 +36,7 @@ class ImageData:
     val: Samples
     skipped: list[Skipped]
     native_size: int
+    may_flip: bool
 
     def split(self) -> dict[str, list[str]]:
         """Which image is in which part, by name, ready for JSON; given back to `open_data` it opens the same again."""
@@ -66,7 +68,7 @@ def open_data(
     parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
     _check_parts(parts, classes, spec)
     train, val = (Samples(parts[part], classes, skipped) for part in ("train", "val"))
-    return ImageData(str(spec), classes, train, val, skipped, native_size)
+    return ImageData(str(spec), classes, train, val, skipped, native_size, listing.may_flip)
 
 
 def open_evaluation(spec: str | Path, classes: Sequence[str]) -> Samples:

@@ -18,4 +18,4 @@ def list_digits() -> Listing:
         Record(f"digits/{index:04d}", str(label), None, image)
         for index, (image, label) in enumerate(zip(pixels, digits.target, strict=True))
     ]
-    return Listing(records)
+    return Listing(records, may_flip=False)

@@ -31,11 +31,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set before any image is read. `classes`: their order where the source defines one."""
+    """A data set before any image is read.
+
+    `classes`: their order where the source defines one. `may_flip`: whether a mirror image is still of its class.
+    """
 
     records: list[Record]
     skipped: list[Skipped] = field(default_factory=list)
     classes: tuple[str, ...] | None = None
+    may_flip: bool = True
 
 
 def chosen_splits(found: set[str], where: str) -> dict[str, str]:

@@ -15,6 +15,9 @@ from ommatid.data.decode import to_rgb
 from ommatid.data.errors import DataError
 from ommatid.data.record import VAL_NAMES, Listing, Record
 
+WRITING = {"EMNIST", "KMNIST", "MNIST", "Omniglot", "QMNIST", "RenderedSST2", "SVHN", "USPS"}
+"""Data sets of digits, letters and words, whose mirror images mean nothing or something else."""
+
 
 def list_torchvision(name: str) -> Listing:
     """List `torchvision.datasets.NAME`, downloaded to $OMMATID_DATA (or ~/.cache/ommatid) where it is not there yet.
@@ -31,7 +34,7 @@ def list_torchvision(name: str) -> Listing:
         for index, label in enumerate(_labels(dataset)):
             source = partial(_item, dataset, index)
             records.append(Record(f"{prefix}/{index:06d}", classes[label], split, source))
-    return Listing(records, classes=classes)
+    return Listing(records, classes=classes, may_flip=name not in WRITING)
 
 
 def _kind(name: str) -> type:

@@ -9,10 +9,12 @@ from typing import Any, Self
 import torch
 
 from ommatid.models.config import require, suggest
-from ommatid.models.registry import find
+from ommatid.models.registry import find_classifier
 from ommatid.training.recipes import Recipe
 
 STRATEGIES = ("auto", "ddp", "fsdp")
+SMALLEST, LARGEST = 32, 224
+"""Sides of images, in pixels, between which a training's is chosen where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,12 @@ class Settings:
         for name in ("num_classes", "in_channels"):
             if name in self.set:
                 raise ValueError(f"set {name}={self.set[name]!r} is not possible: it follows from the data")
-        find(self.model)[1].replace(**self.set)
+        find_classifier(self.model, **self.set)
+
+
+def usual_size(native_size: int) -> int:
+    """Image side of a training that names none: the data's own, up to a multiple of 32."""
+    return min(max(-(-native_size // 32) * 32, SMALLEST), LARGEST)
 
 
 def _is_integer(value: Any) -> bool:

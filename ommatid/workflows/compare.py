@@ -18,14 +18,15 @@ from ommatid.data import ImageData, open_data
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import measure, usable_device
 from ommatid.models.config import require, suggest
-from ommatid.models.registry import find
+from ommatid.models.registry import find, find_classifier
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration, percent, significant
 from ommatid.runs.comparison import Row, continued, new_row, save
 from ommatid.runs.data_place import data_place
 from ommatid.runs.run import Run
 from ommatid.training.model_spec import ModelSpec, parse_model
-from ommatid.training.recipes import load_recipe
+from ommatid.training.recipes import Recipe, load_recipe
+from ommatid.training.settings import usual_size
 from ommatid.workflows.train import train
 
 MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "parameters", "macs")
@@ -44,17 +45,25 @@ class Plan:
     common: Mapping[str, Any]
     measuring: Mapping[str, Any]
 
-    def settings(self) -> dict[str, Any]:
-        """All that the runs share, as JSON has it. Raises ValueError for what is impossible for every model."""
+    def check(self) -> None:
+        """Raises ValueError for what is impossible for every model."""
         for name in ("size", "devices"):
             require(self.training[name] is None or self.training[name] >= 1, name, self.training[name], "1 or more")
         threads = self.measuring["threads"]
         require(threads is None or threads >= 1, "threads", threads, "1 or more")
         usable_device(self.measuring["device"])
-        changes = {name: self.training[name] for name in ("epochs", "batch", "lr", "precision")}
-        recipe = load_recipe(self.training["recipe"]).changed(**changes).to_dict()
-        rest = {"size": self.training["size"], "devices": self.training["devices"], "set": self.common}
+        self._recipe()
+
+    def settings(self, images: ImageData) -> dict[str, Any]:
+        """All that the runs on these images share, as JSON has it."""
+        recipe = self._recipe().suited_to(images).to_dict()
+        size = self.training["size"] or usual_size(images.native_size)
+        rest = {"size": size, "devices": self.training["devices"], "set": self.common}
         return json.loads(json.dumps({"recipe": recipe.pop("name")} | recipe | rest | dict(self.measuring)))
+
+    def _recipe(self) -> Recipe:
+        changes = {name: self.training[name] for name in ("epochs", "batch", "lr", "precision")}
+        return load_recipe(self.training["recipe"]).changed(**changes)
 
 
 def compare(
@@ -97,10 +106,11 @@ def compare(
     """
     training = {"recipe": recipe, "epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision}
     plan = Plan(data, training | {"devices": devices}, dict(set or {}), {"device": device, "threads": threads})
-    settings = plan.settings()
+    plan.check()
     seeds = _seeds(seeds)
     specs, unusable = _usable(list(dict.fromkeys(models)), plan.common)
     images = open_data(data)
+    settings = plan.settings(images)
     folder = Path(out).expanduser() if out else Path("runs", _default_name(data, models, settings))
     results = continued(
         folder,
@@ -133,7 +143,7 @@ def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str,
     for text in models:
         try:
             spec = parse_model(text)
-            find(spec.name)[1].replace(**spec.config(common))
+            find_classifier(spec.name, **spec.config(common))
             specs[spec.text] = spec
         except ValueError as error:
             unusable[text] = str(error)

@@ -23,15 +23,14 @@ from ommatid.runs.files import write_json
 from ommatid.runs.run import Run, read_yaml
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import check_size, fresh_model, model_from_weights, weights_header
+from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import load_recipe
-from ommatid.training.settings import Settings
+from ommatid.training.settings import LARGEST, Settings, usual_size
 
 __all__ = ["TrainResult", "TrainingError", "train"]
 
 DEFAULT_MODEL = "pvt_v2_b0"
 DEFAULT_RECIPE = "default"
-SMALLEST, LARGEST = 32, 224
-"""Sides of images, in pixels, between which a training's is chosen where none is named."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +125,10 @@ def _start(settings: Settings, out: Path | None, progress: bool) -> TrainResult:
     if out is not None:
         _check_free(out)
     data = _open(settings, None, say)
-    settings = _with_defaults(settings, data)
+    settings = _with_defaults(settings, data, say)
     model = _initial_model(settings, data, say)
     run = Run(out or _unused_folder(settings.model))
-    if _is_first_process():
+    if is_first_process():
         run = Run.create(run.path, settings.to_dict(), _split(data), _machine())
     return _fit(model, data, settings, run, progress)
 
@@ -166,7 +165,7 @@ def _fit(model: nn.Module, data: ImageData, settings: Settings, run: Run, progre
     say = _speaker(progress and not bar)
     path, rows = fit(model, data, settings, run, bar=bar, say=say)
     outcome = _outcome(path, rows)
-    if _is_first_process():
+    if is_first_process():
         names = ("best_accuracy", "top5", "epochs", "seconds")
         write_json(path / "result.json", {name: getattr(outcome, name) for name in names})
     return outcome
@@ -192,7 +191,7 @@ def _refuse_beside_resume(names: list[str]) -> None:
 
 
 def _check_free(out: Path) -> None:
-    if not _is_first_process():
+    if not is_first_process():
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, and a run needs a folder")
@@ -216,9 +215,11 @@ def _usual_model(weights: str | None) -> str:
     return header.get("name", header["family"])
 
 
-def _with_defaults(settings: Settings, data: ImageData) -> Settings:
+def _with_defaults(settings: Settings, data: ImageData, say: Callable[[str], None]) -> Settings:
     """Chooses the image size and the number of workers where they were not named, and drops what can't be had."""
-    recipe = settings.recipe
+    recipe = settings.recipe.suited_to(data)
+    if recipe != settings.recipe:
+        say(f"{data.origin}: mirror images would mean something else, so the recipe's flip is left out")
     if len(data.train) < recipe.batch:
         raise ValueError(
             f"batch = {recipe.batch} is not possible: allowed is at most {len(data.train)}, the training images of "
@@ -236,9 +237,9 @@ def _with_defaults(settings: Settings, data: ImageData) -> Settings:
 
 
 def _usual_size(settings: Settings, native_size: int) -> int:
-    """The size that the weights were trained for; without weights, the data's own, up to a multiple of 32."""
+    """The size that the weights were trained for; without weights, one near the data's own."""
     if settings.weights is None:
-        return min(max(-(-native_size // 32) * 32, SMALLEST), LARGEST)
+        return usual_size(native_size)
     header = weights_header(Path(settings.weights)) or {}
     table = getattr(find(settings.model)[1], "image_size", LARGEST)
     return int(header.get("image_size", table if isinstance(table, int) else max(table)))
@@ -271,9 +272,4 @@ def _open(settings: Settings, split: dict[str, Any] | None, say: Callable[[str],
 
 def _speaker(aloud: bool) -> Callable[[str], None]:
     """Prints a line for people, once for all processes; or keeps quiet."""
-    return (lambda line: print(line, file=sys.stderr)) if aloud and _is_first_process() else (lambda line: None)
-
-
-def _is_first_process() -> bool:
-    """Whether this is the process that writes; launchers tell the others their rank by environment variables."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return (lambda line: print(line, file=sys.stderr)) if aloud and is_first_process() else (lambda line: None)

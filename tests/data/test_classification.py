@@ -17,6 +17,7 @@ def test_digits_are_there_without_a_file() -> None:
     data = open_data("digits")
     assert data.classes == tuple("0123456789")
     assert (len(data.train) + len(data.val), data.native_size, data.origin) == (1797, 8, "digits")
+    assert not data.may_flip
     assert 0.19 < len(data.val) / 1797 < 0.21
     image, label = data.train[0]
     assert (image.mode, image.size) == ("RGB", (8, 8))

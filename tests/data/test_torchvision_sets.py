@@ -82,6 +82,12 @@ def test_its_own_parts_are_kept(monkeypatch: pytest.MonkeyPatch, name: str, in_m
             image, label = samples[index]
             assert image.getpixel((0, 0)) == (label * 10 + part,) * 3
     assert data.val.paths[3] == f"{name}/val/000003"
+    assert data.may_flip
+
+
+def test_writing_may_not_be_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MNIST", ByTrain)
+    assert not open_data("torchvision:MNIST").may_flip
 
 
 def test_a_set_in_one_part_is_split(monkeypatch: pytest.MonkeyPatch) -> None:

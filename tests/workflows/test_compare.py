@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ommatid.runs.run import Run
 from ommatid.training.model_spec import split_models
 from ommatid.workflows import compare as module
 from ommatid.workflows.compare import compare
@@ -252,6 +253,17 @@ def test_what_is_impossible_is_said_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         compare(data, models, out=tmp_path / "out", **(SETTINGS | changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_those_that_the_runs_had(tmp_path: Path) -> None:
+    settings = SETTINGS | {"size": None, "recipe": "default", "batch": 64}
+    page = compare("digits", [TINIER_WORD], out=tmp_path / "out", **settings)
+    shared = read(tmp_path / "out")["settings"]
+    run = Run.open(tmp_path / "out" / read(tmp_path / "out")["runs"][0]["run"])
+    assert shared["size"] == run.size == 32
+    assert shared["augmentation"] == run.config["recipe"]["augmentation"]
+    assert shared["augmentation"]["flip"] == 0
+    assert "<dt>size</dt><dd>32</dd>" in page.read_text()
 
 
 def test_data_and_folders_that_cannot_be_used(data: Path, tmp_path: Path) -> None:

@@ -202,6 +202,18 @@ def test_fine_tuning_starts_from_the_weights(run: Run, few_digits: Path, tmp_pat
     torch.testing.assert_close(ours, theirs)
 
 
+def test_digits_are_not_mirrored(
+    few_digits: Path, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny | {"recipe": "default", "epochs": 1, "progress": True}
+    digits = train("digits", **settings, out=tmp_path / "digits").run
+    assert "the recipe's flip is left out" in capfd.readouterr().err
+    assert Run.open(digits).config["recipe"]["augmentation"]["flip"] == 0
+    folder = train(few_digits, **settings, out=tmp_path / "folder").run
+    assert "flip" not in capfd.readouterr().err
+    assert Run.open(folder).config["recipe"]["augmentation"]["flip"] == 0.5
+
+
 @pytest.mark.slow
 def test_the_quick_recipe_learns_the_digits(tmp_path: Path) -> None:
     assert train("digits", recipe="quick", out=tmp_path / "run", progress=False).best_accuracy > 0.98

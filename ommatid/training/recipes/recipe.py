@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ommatid.data import Augmentation
+from ommatid.data import Augmentation, ImageData
 from ommatid.models.config import require, suggest
 from ommatid.runs.run import read_yaml
 
@@ -66,6 +66,10 @@ class Recipe:
             lr = self.lr * math.sqrt(batch / self.batch)
         asked: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "precision": precision}
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
+
+    def suited_to(self, data: ImageData) -> Self:
+        """The same without mirror images where those are of another class, or none."""
+        return self if data.may_flip else replace(self, augmentation=replace(self.augmentation, flip=0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; `from_dict` takes it back."""
