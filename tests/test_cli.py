@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 from workflows.small import REPOSITORY, TINY, TINY_WORD, environment, make_run, photographs, save_weights
 
+import ommatid
 from ommatid.cli import main
 from ommatid.cli.options import parse_seeds, parse_settings
+from ommatid.models import create_model, save
 
 CASES = REPOSITORY / "tests" / "parity" / "cases"
 VERBS = ("models", "systems", "doctor", "verify", "train", "evaluate", "predict", "bench", "compare")
@@ -70,11 +74,18 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert f"ommatid {verb}" in capsys.readouterr().out
 
 
-def test_models_and_systems(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("models", "swin_t*") == 0
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"ommatid {ommatid.__version__}\n"
+
+
+def test_models_and_systems(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("models", "swin_t*", "--json", tmp_path / "models.json") == 0
     assert "swin_tiny" in capsys.readouterr().out
-    assert call("systems", "shifted windows") == 0
+    assert json.loads((tmp_path / "models.json").read_text())[0]["variant"] == "swin_tiny"
+    assert call("systems", "shifted windows", "--json", tmp_path / "systems.json") == 0
     assert "swin" in capsys.readouterr().out
+    assert "swin" in (tmp_path / "systems.json").read_text()
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +224,33 @@ def test_bad_runs_and_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path
         assert "has no best.safetensors yet" in failure(capsys, verb, run.path, data)
     assert "is not a run" in failure(capsys, "train", "--resume", tmp_path / "empty")
     assert "config.yaml" in failure(capsys, "train", "--config", tmp_path / "config.yaml")
+
+
+def test_a_part_is_no_classifier(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    told = "ulsam_4 is a part, not an image classifier"
+    assert told in failure(capsys, "train", data, "--model", "ulsam_4", "--out", tmp_path / "run")
+    assert told in failure(capsys, "compare", data, "--models", "ulsam_4", "--out", tmp_path / "out")
+    assert told in failure(capsys, "bench", "ulsam_4")
+    network = ["--model", "moh", "--set", "part=module"]
+    assert "moh is the module part of moh, not an image classifier" in failure(
+        capsys, "train", data, *network, "--out", tmp_path / "run"
+    )
+    saved = tmp_path / "part.safetensors"
+    save(create_model("ulsam_4"), saved)
+    assert "ulsam is a part" in failure(capsys, "train", data, "--weights", saved, "--out", tmp_path / "run")
+    assert "ulsam is a part" in failure(capsys, "evaluate", saved, data)
+    assert "ulsam is a part" in failure(capsys, "predict", saved, data)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")
+def test_two_processes_say_the_result_once(data: Path, tmp_path: Path) -> None:
+    words = [*("--recipe", "quick", "--epochs", 1, "--batch", 6, "--devices", 2), *("--out", tmp_path / "run")]
+    trained = run("train", data, "--model", "pvt_v2", *TINY_SETTINGS, *words)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("best validation accuracy") == 1
 
 
 def test_bad_words_for_compare(capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn, TextIO
 
 import typer
 
+import ommatid
 from ommatid.cli.bench import bench
 from ommatid.cli.compare import compare
 from ommatid.cli.doctor import doctor
@@ -40,8 +41,19 @@ for verb in (models, systems, doctor, verify, train, evaluate, predict, bench, c
     app.command()(verb)
 
 
+def print_version(asked: bool) -> None:
+    if asked:
+        print(f"ommatid {ommatid.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def common(debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False) -> None:
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Choose, train and trust a vision model."""
     if debug:
         os.environ["OMMATID_DEBUG"] = "1"

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ommatid.measuring.memory import peak_memory
 from ommatid.measuring.timing import Quartiles, quartiles, repeat, thread_count
@@ -143,6 +142,9 @@ def forward_memory(model: nn.Module, image: Tensor) -> int:
 
 def count_macs(model: nn.Module, image: Tensor) -> int:
     """Multiply-adds of one forward pass. Model and image may be on the meta device, where it costs no arithmetic."""
+    # Loads PyTorch's symbolic algebra: a second that a list of models without MACs does not wait for.
+    from torch.utils.flop_counter import FlopCounterMode
+
     # Attention is counted as the two matrix products that it is: not every fused kernel is known to the counter.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image)

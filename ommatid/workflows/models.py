@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,33 +11,38 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ommatid.catalog.systems import all_systems
+from ommatid.catalog.variants import counted_parameters
 from ommatid.measuring.measure import DEFAULT_SIZE, count_macs, image_for
 from ommatid.models import create_model, families, list_models
 from ommatid.models.backbone import pair
 from ommatid.models.config import suggest
-from ommatid.models.registry import find
+from ommatid.models.registry import find, is_classifier
+from ommatid.runs.files import write_json
 
 COUNTED = 24
-"""Counting parameters and MACs takes a moment for each model: lists of more than this leave both out."""
+"""MACs take a trial run, if one without arithmetic: lists of more models than this leave them out."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
     """A variant that `create_model` builds.
 
-    `size` is its native image side, (height, width); `title` its paper's, or what its module says it is.
+    `size` is its native image side, (height, width); `title` its paper's, or what its module says it is. What takes no
+    single images (a part that models are built with, a network for videos) has neither `size` nor `macs`.
     """
 
     variant: str
     family: str
-    parameters: int | None
-    size: tuple[int, int]
+    parameters: int
+    size: tuple[int, int] | None
     macs: int | None
     title: str
 
 
-def models_table(pattern: str = "*") -> list[ModelRow]:
-    """The variants that match a wildcard pattern such as `"swin_*"`, by name; counted if COUNTED or fewer.
+def models_table(pattern: str = "*", *, json_path: str | Path | None = None) -> list[ModelRow]:
+    """The variants that match a wildcard pattern such as `"swin_*"`, by name; with MACs if COUNTED or fewer.
+
+    json_path: where to write the rows as JSON.
 
     Raises:
         ValueError: none matches; with close names.
@@ -45,21 +51,30 @@ def models_table(pattern: str = "*") -> list[ModelRow]:
     if not names:
         raise ValueError(f"no model matches {pattern!r}{suggest(pattern, [*list_models(), *families()])}")
     titles = {system.id: system.title for system in all_systems()}
-    return [model_row(name, titles, counted=len(names) <= COUNTED) for name in names]
+    rows = [model_row(name, titles, with_macs=len(names) <= COUNTED) for name in names]
+    if json_path is not None:
+        write_json(Path(json_path), [asdict(row) for row in rows])
+    return rows
 
 
-def model_row(name: str, titles: dict[str, str], *, counted: bool) -> ModelRow:
+def model_row(name: str, titles: dict[str, str], *, with_macs: bool) -> ModelRow:
     family, config = find(name)
-    size = pair(getattr(config, "image_size", DEFAULT_SIZE))
-    parameters, macs = count(name, size) if counted else (None, None)
+    parameters = counted_parameters().get(name) or count_parameters(name)
+    size = pair(getattr(config, "image_size", DEFAULT_SIZE)) if is_classifier(family, config) else None
+    macs = macs_at(name, size) if with_macs and size else None
     title = titles.get(family.id) or (family.module.__doc__ or "").partition("\n")[0]
     return ModelRow(name, family.id, parameters, size, macs, title)
 
 
-def count(name: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Parameters and MACs, from shapes alone."""
+def count_parameters(name: str) -> int:
+    """Parameters, from shapes alone."""
+    return sum(parameter.numel() for parameter in skeleton(name).parameters())
+
+
+def macs_at(name: str, size: tuple[int, int]) -> int:
+    """MACs of one image, from shapes alone."""
     model = skeleton(name)
-    return sum(parameter.numel() for parameter in model.parameters()), count_macs(model, image_for(model, 1, size))
+    return count_macs(model, image_for(model, 1, size))
 
 
 def skeleton(name: str) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ommatid.catalog.systems import areas, matching
 from ommatid.models import families
 from ommatid.models.config import suggest
+from ommatid.runs.files import write_json
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class SystemRow:
     where: str | None
 
 
-def search_systems(query: str = "", area: str | None = None) -> list[SystemRow]:
+def search_systems(query: str = "", area: str | None = None, *, json_path: str | Path | None = None) -> list[SystemRow]:
     """Systems that have every word of the query in their id or title, in one area if given.
+
+    json_path: where to write the rows as JSON.
 
     Raises:
         ValueError: there is no such area; with close names and all that exist.
@@ -28,4 +32,7 @@ def search_systems(query: str = "", area: str | None = None) -> list[SystemRow]:
     if area is not None and area not in areas():
         raise ValueError(f"no area is called {area!r}{suggest(area, areas())}; areas: {', '.join(areas())}")
     homes = {id: family.model.__module__ for id, family in families().items()}
-    return [SystemRow(system.id, system.area, system.title, homes.get(system.id)) for system in matching(query, area)]
+    rows = [SystemRow(system.id, system.area, system.title, homes.get(system.id)) for system in matching(query, area)]
+    if json_path is not None:
+        write_json(Path(json_path), [asdict(row) for row in rows])
+    return rows

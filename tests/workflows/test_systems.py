@@ -1,5 +1,8 @@
 """systems: the catalogue, with what is built here."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ommatid.workflows.systems import search_systems
@@ -21,3 +24,9 @@ def test_a_mistyped_area_names_the_right_one_and_all() -> None:
         ValueError, match=r"no area is called 'mixr' \(did you mean 'mixer'\?\); areas: backbone, .*vlm"
     ):
         search_systems(area="mixr")
+
+
+def test_as_json(tmp_path: Path) -> None:
+    rows = search_systems("swin", json_path=tmp_path / "systems.json")
+    written = json.loads((tmp_path / "systems.json").read_text())
+    assert [row["id"] for row in written] == [row.id for row in rows]
