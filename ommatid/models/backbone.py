@@ -8,7 +8,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from ommatid.models.config import Config
+from ommatid.models.config import Config, require, require_positive
 from ommatid.nn.deploy import deployed_copy
 
 
@@ -19,6 +19,7 @@ class Backbone(nn.Module):
         config: the configuration that the model was built from.
         channels: C_i of each stage, fine to coarse.
         strides: image pixels per feature-map cell of each stage.
+        batch_dependent: whether, by the published definition, an image's answer depends on the others in its batch.
         no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
     """
 
@@ -28,6 +29,7 @@ class Backbone(nn.Module):
     strides: tuple[int, ...]
     no_decay: tuple[str, ...] = ()
     deployed: bool = False
+    batch_dependent: bool = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -99,6 +101,31 @@ def doubling_strides(first: int, stages: int) -> tuple[int, ...]:
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """`n` or `(h, w)` -> `(h, w)`."""
     return (size, size) if isinstance(size, int) else size
+
+
+def whole_patches(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """(rows, columns) of the patches in an image; what is left over at the bottom and right does not count."""
+    height, width = pair(image_size)
+    return height // patch_size, width // patch_size
+
+
+def require_patches(image_size: int | tuple[int, int], patch_size: int) -> None:
+    """Raises ValueError, for a config, unless there is at least one whole patch."""
+    require_positive(patch_size=patch_size)
+    whole = min(whole_patches(image_size, patch_size)) > 0
+    require(whole, "image_size", image_size, f"at least one patch of {patch_size} a side")
+
+
+def require_at_least(image: Tensor, smallest: int) -> None:
+    """Raises ValueError for images (B, C, H, W) with a side of fewer pixels."""
+    size = tuple(image.shape[-2:])
+    require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+
+
+def require_exactly(image: Tensor, image_size: int | tuple[int, int]) -> None:
+    """Raises ValueError for images (B, C, H, W) of any other size."""
+    size, fixed = tuple(image.shape[-2:]), pair(image_size)
+    require(size == fixed, "image size", size, f"{fixed}, fixed by image_size")
 
 
 def halved(size: tuple[int, int], times: int) -> tuple[int, int]:

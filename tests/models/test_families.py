@@ -145,6 +145,8 @@ def test_bfloat16_autocast_stays_close(tiny: Subject) -> None:
 
 
 def test_one_image_does_not_see_the_others(tiny: Subject) -> None:
+    if getattr(tiny.model, "batch_dependent", False):
+        pytest.skip("the published definition couples the images of a batch")
     pairs = {name: torch.cat([value, value.roll(1, -1)])[:2] for name, value in tiny.inputs.items()}
     with torch.no_grad():
         together = tiny.answer(**pairs)

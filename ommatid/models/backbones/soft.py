@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, require_at_least
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.reference import join_layers, position_map, zero_based
 from ommatid.models.registry import register
@@ -70,7 +70,11 @@ class SOFTConfig(Config):
 
 @register("soft", SOFTConfig)
 class SOFT(Backbone):
-    """SOFT and SOFT++. Sides round up and position tables are resampled; an image must leave each stage a landmark."""
+    """SOFT and SOFT++. Sides round up and position tables are resampled; an image must leave each stage a landmark.
+
+    In SOFT++ Newton's step follows from the largest row sum of the whole batch, so an image's answer depends, in the
+    third digit, on the others beside it.
+    """
 
     config: SOFTConfig
     no_decay = ("class_token.token",)
@@ -79,6 +83,7 @@ class SOFT(Backbone):
         super().__init__(config)
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, STAGES)
+        self.batch_dependent = config.variant == "soft_norm"
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stages = nn.ModuleList(
             Stage(
@@ -105,8 +110,7 @@ class SOFT(Backbone):
 
     def _run(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """The map of each stage, and the class token (B, 1, D)."""
-        size, smallest = tuple(image.shape[-2:]), self.config.smallest_image
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, self.config.smallest_image)
         maps = pyramid(self.stages, channels_last(image))
         patches = self.last_downsample(maps[-1])
         tokens = self.last_blocks(self.sequence(patches))
