@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ommatid.measuring.memory import peak_memory
 from ommatid.measuring.timing import Quartiles, quartiles, repeat, thread_count
-from ommatid.models.backbone import pair
+from ommatid.models.sizes import pair
 
 Precision = Literal["float32", "bfloat16"]
 

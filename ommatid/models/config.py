@@ -81,6 +81,16 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{field} = {value!r} is not possible: allowed is {allowed}")
 
 
+def require_positive(**fields: Any) -> None:
+    """Numbers, and all numbers in lists, must be above 0."""
+    for name, value in fields.items():
+        several = isinstance(value, tuple)
+        numbers = value if several else (value,)
+        kind = "number" if any(isinstance(number, float) for number in numbers) else "integer"
+        allowed = f"positive {kind}s" if several else f"a positive {kind}"
+        require(all(number > 0 for number in numbers), name, value, allowed)
+
+
 def require_divisible(
     dims: typing.Sequence[int] | int, heads: typing.Sequence[int] | int, field: str = "heads"
 ) -> None:

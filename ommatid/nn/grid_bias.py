@@ -43,10 +43,10 @@ class GridPositionBias(nn.Module):
             return self.constant
         axes = zip(size, key_size, self.pretrain_size, strict=True)
         rows, columns = (log_spaced_axis(*axis) for axis in axes)
-        weight = self.network[0].weight
-        offsets = [torch.as_tensor(axis.offsets, device=weight.device, dtype=weight.dtype) for axis in (rows, columns)]
+        like = next(self.network.parameters())
+        offsets = [torch.as_tensor(axis.offsets, device=like.device, dtype=like.dtype) for axis in (rows, columns)]
         table = self.network(torch.cartesian_prod(*offsets)).unflatten(0, [len(axis) for axis in offsets])
-        down, across = (torch.as_tensor(axis.index, device=weight.device) for axis in (rows, columns))
+        down, across = (torch.as_tensor(axis.places, device=like.device) for axis in (rows, columns))
         pairs = table.index_select(0, down.flatten()).index_select(1, across.flatten())
         pairs = pairs.unflatten(1, across.shape).unflatten(0, down.shape)  # (H, h, W, w, heads)
         return pairs.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
@@ -59,7 +59,7 @@ class LogSpacedAxis(NamedTuple):
     """The different offsets of one axis, and which of them each pair has."""
 
     offsets: NDArray[np.float64]  # (offsets,)
-    index: NDArray[np.int64]  # (queries, keys)
+    places: NDArray[np.int64]  # (queries, keys)
 
 
 # NumPy tables and not tensors: a cached tensor would stay a fake one when the first call is a torch.export trace.
@@ -72,6 +72,6 @@ def log_spaced_axis(length: int, keys: int, pretrain_length: int) -> LogSpacedAx
     cell = np.arange(keys)
     first, last = cell * length // keys, -(-(cell + 1) * length // keys) - 1
     distance = np.arange(length)[:, None] - (first + last) / 2
-    different, index = np.unique(distance, return_inverse=True)
+    different, places = np.unique(distance, return_inverse=True)
     scaled = 8 * different / (pretrain_length - 1)
-    return LogSpacedAxis(np.sign(scaled) * np.log2(np.abs(scaled) + 1) / 3, index.reshape(distance.shape))
+    return LogSpacedAxis(np.sign(scaled) * np.log2(np.abs(scaled) + 1) / 3, places.reshape(distance.shape))

@@ -25,8 +25,8 @@ from ommatid.measuring.measure import (
 from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_error, summarize, timm_twin
 from ommatid.measuring.timing import alternate, thread_count
 from ommatid.models import create_model
-from ommatid.models.backbone import pair
 from ommatid.models.registry import find_classifier
+from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]

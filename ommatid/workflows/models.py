@@ -14,9 +14,9 @@ from ommatid.catalog.systems import all_systems
 from ommatid.catalog.variants import counted_parameters
 from ommatid.measuring.measure import DEFAULT_SIZE, count_macs, image_for
 from ommatid.models import create_model, families, list_models
-from ommatid.models.backbone import pair
 from ommatid.models.config import suggest
 from ommatid.models.registry import find, is_classifier
+from ommatid.models.sizes import pair
 from ommatid.runs.files import write_json
 
 COUNTED = 24

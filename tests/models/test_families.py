@@ -12,7 +12,7 @@ from subjects import CASES, NAMES, SYSTEMS, Subject, assert_close, subject
 
 import ommatid
 from ommatid.models import Backbone, families
-from ommatid.models.backbone import pair
+from ommatid.models.sizes import pair
 from ommatid.workflows.verify import check_case, check_published
 
 

@@ -13,10 +13,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm, depthwise_conv
 from ommatid.nn.deploy import fold_norm_before_
@@ -61,7 +62,7 @@ class BiFormerConfig(Config):
     def check(self) -> None:
         per_stage = {"n_wins": self.n_wins} if self.plain else {"qk_dims": self.qk_dims}
         require_stages(dims=self.dims, depths=self.depths, mlp_ratios=self.mlp_ratios, topks=self.topks, **per_stage)
-        require(self.head_dim > 0, "head_dim", self.head_dim, "a positive integer")
+        require_positive(head_dim=self.head_dim)
         require(self.side_dwconv % 2 == 1, "side_dwconv", self.side_dwconv, "an odd integer")
         require(self.before_attn_dwconv == 3, "before_attn_dwconv", self.before_attn_dwconv, "3")
         require(self.dims[0] % 2 == 0, "dims", self.dims, "an even width in the first stage")
@@ -126,8 +127,7 @@ class BiFormer(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         if self.config.plain:
-            smallest, size = self.strides[-1], tuple(image.shape[-2:])
-            require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+            require_at_least(image, self.strides[-1])
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, classifier
-from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.config import Config, require, require_divisible, require_positive
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
@@ -50,7 +50,7 @@ class ChannelViTConfig(Config):
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
         require_channels(self.channels, self.in_channels)
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
+        require_positive(patch_size=self.patch_size)
         require(self.side > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size}")
 
     @property

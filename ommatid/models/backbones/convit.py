@@ -11,11 +11,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, pair
-from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.backbone import Backbone, channels_last, classifier
+from ommatid.models.config import Config, require, require_divisible, require_positive
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -43,16 +44,14 @@ class ConViTConfig(Config):
 
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
-        require(self.depth > 0, "depth", self.depth, "a positive integer")
+        require_positive(depth=self.depth)
         require(self.local_layers >= 0, "local_layers", self.local_layers, "0 or more")
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
     @property
     def class_token(self) -> bool:

@@ -12,9 +12,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require_positive, require_stages
 from ommatid.models.names import CONVNEXT_STAGE_NAMES
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
@@ -39,8 +40,7 @@ class ConvNeXtConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths)
-        require(self.dim > 0, "dim", self.dim, "a positive integer")
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
+        require_positive(dim=self.dim, patch_size=self.patch_size)
 
     @property
     def stage_dims(self) -> tuple[int, ...]:
@@ -78,8 +78,7 @@ class ConvNeXt(Backbone):
         self.apply(init_linear_and_conv_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        smallest = self.strides[-1]
-        require(min(image.shape[-2:]) >= smallest, "image size", tuple(image.shape[-2:]), f"at least {smallest} a side")
+        require_at_least(image, self.strides[-1])
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved, require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, depthwise_conv
 from ommatid.nn.feedforward import MLP
@@ -64,8 +65,7 @@ class CrossFormerConfig(Config):
         for kernels, dim in zip(self.merge_sizes, self.dims[1:], strict=True):
             require_kernels("merge_sizes", kernels, 2, dim)
         require(min(self.dims) >= 16, "dims", self.dims, "16 or more: the position network is a sixteenth as wide")
-        require(min(self.group_sizes) > 0, "group_sizes", self.group_sizes, "positive integers")
-        require(min(self.intervals) > 0, "intervals", self.intervals, "positive integers")
+        require_positive(group_sizes=self.group_sizes, intervals=self.intervals)
         require(
             min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_sizes[0]} a side"
         )
@@ -122,8 +122,7 @@ class CrossFormer(Backbone):
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        patch, size = self.strides[0], tuple(image.shape[-2:])
-        require(min(size) >= patch, "image size", size, f"at least {patch} a side")
+        require_at_least(image, self.strides[0])
         return pyramid(self.stages, self.position(self.stem_norm(self.stem(channels_last(image)))))
 
     def embed(self, image: Tensor) -> Tensor:

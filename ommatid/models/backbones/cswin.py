@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -47,7 +48,7 @@ class CSWinConfig(Config):
         require_stages(dims=self.dims, depths=self.depths, heads=self.heads, stripe_widths=self.stripe_widths)
         require_divisible(self.dims, self.heads)
         require(self.image_size >= SMALLEST, "image_size", self.image_size, f"at least {SMALLEST}")
-        require(min(self.stripe_widths) > 0, "stripe_widths", self.stripe_widths, "positive integers")
+        require_positive(stripe_widths=self.stripe_widths)
         for stage, heads in enumerate(self.heads):
             halves = self.stage_stripe(stage) is None or heads % 2 == 0
             require(halves, "heads", self.heads, f"an even number in stage {stage}, which has two kinds of stripes")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.activation import QuickGELU
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
@@ -54,8 +55,12 @@ class CvTConfig(Config):
             class_token=self.class_token,
         )
         require_divisible(self.dims, self.heads)
-        for field in ("patch_sizes", "patch_strides", "kernel_sizes", "kv_strides"):
-            require(min(getattr(self, field)) > 0, field, getattr(self, field), "positive integers")
+        require_positive(
+            patch_sizes=self.patch_sizes,
+            patch_strides=self.patch_strides,
+            kernel_sizes=self.kernel_sizes,
+            kv_strides=self.kv_strides,
+        )
         require(min(self.patch_paddings) >= 0, "patch_paddings", self.patch_paddings, "0 or more")
         odd = all(kernel % 2 for kernel in self.kernel_sizes)
         require(odd, "kernel_sizes", self.kernel_sizes, "odd integers: queries are as many as tokens")
@@ -99,8 +104,7 @@ class CvT(Backbone):
 
     def _run(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """The map of each stage, and the last stage's class token (B, 1, D) or nothing (B, 0, D)."""
-        size, smallest = tuple(image.shape[-2:]), self.config.smallest_side
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, self.config.smallest_side)
         features, maps = channels_last(image), []
         for stage in self.stages:
             class_token, features = stage(features)

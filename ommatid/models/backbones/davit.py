@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
@@ -48,7 +48,7 @@ class DaViTConfig(Config):
         require_stages(dims=self.dims, depths=self.depths, heads=self.heads)
         require_divisible(self.dims, self.heads)
         require(self.patch_size == 4, "patch_size", self.patch_size, "4")
-        require(self.window_size > 0, "window_size", self.window_size, "a positive integer")
+        require_positive(window_size=self.window_size)
         require(len(self.attention_types) in (1, 2), "attention_types", self.attention_types, "one type or two")
 
 

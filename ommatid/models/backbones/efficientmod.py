@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Block, Stage, pyramid
@@ -51,8 +51,7 @@ class EfficientModConfig(Config):
             attention_mlp_ratios=self.attention_mlp_ratios,
             kernel_sizes=self.kernel_sizes,
         )
-        require(min(self.dims) > 0, "dims", self.dims, "positive integers")
-        require(self.heads > 0, "heads", self.heads, "a positive integer")
+        require_positive(dims=self.dims, heads=self.heads)
         for field in ("mlp_ratios", "kernel_sizes"):
             entries = getattr(self, field)
             fits = all(len(of_stage) == depth for of_stage, depth in zip(entries, self.depths, strict=True))

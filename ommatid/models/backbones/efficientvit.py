@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import LEVIT_NAMES, SANDWICHED_MERGING_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
@@ -52,8 +52,7 @@ class EfficientViTConfig(Config):
         require(self.image_size > 0 and self.image_size % 16 == 0, "image_size", self.image_size, "a multiple of 16")
         require(self.dims[0] % 8 == 0 and min(self.dims) > 0, "dims", self.dims, "positive, the first a multiple of 8")
         require_divisible(self.dims, self.heads)
-        require(min(self.key_dims) > 0, "key_dims", self.key_dims, "positive integers")
-        require(min(self.window_sizes) > 0, "window_sizes", self.window_sizes, "positive integers")
+        require_positive(key_dims=self.key_dims, window_sizes=self.window_sizes)
         enough = len(self.kernel_sizes) >= max(self.heads) and all(size > 0 and size % 2 for size in self.kernel_sizes)
         require(enough, "kernel_sizes", self.kernel_sizes, f"an odd one for each of {max(self.heads)} heads")
 

@@ -11,9 +11,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed
 from ommatid.nn.feedforward import ConvMLP
@@ -38,7 +39,7 @@ class FaViTConfig(Config):
         require_stages(
             dims=self.dims, depths=self.depths, heads=self.heads, mlp_ratios=self.mlp_ratios, sr_ratios=self.sr_ratios
         )
-        require(min(self.sr_ratios) > 0, "sr_ratios", self.sr_ratios, "positive integers")
+        require_positive(sr_ratios=self.sr_ratios)
         for dim, heads, ratio in zip(self.dims, self.heads, self.sr_ratios, strict=True):
             unit = 8 if ratio == 1 else 16
             require(dim > 0 and dim % unit == 0, "dims", self.dims, f"multiples of {unit} where sr_ratios has {ratio}")
@@ -79,8 +80,7 @@ class FaViT(Backbone):
         self.apply(init_conv_fan_out_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size, smallest = tuple(image.shape[-2:]), self.config.smallest_image
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, self.config.smallest_image)
         return pyramid(self.stages, channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:

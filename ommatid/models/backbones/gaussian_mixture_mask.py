@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require
+from ommatid.models.config import Config, require, require_positive
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
@@ -39,8 +39,15 @@ class GaussianMixtureMaskConfig(Config):
     num_kernels: int = 5
 
     def check(self) -> None:
-        for field in ("patch_size", "dim", "depth", "heads", "head_dim", "mlp_ratio", "num_kernels"):
-            require(getattr(self, field) > 0, field, getattr(self, field), "a positive integer")
+        require_positive(
+            patch_size=self.patch_size,
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            mlp_ratio=self.mlp_ratio,
+            num_kernels=self.num_kernels,
+        )
         whole = self.image_size > 0 and self.image_size % self.patch_size == 0
         require(whole, "image_size", self.image_size, f"a multiple of patch_size ({self.patch_size})")
 

@@ -11,10 +11,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, CONVNEXT_STAGE_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.feedforward import MLP
@@ -40,7 +41,7 @@ class HorNetConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, orders=self.orders, filter_sizes=self.filter_sizes)
-        require(min(self.orders) > 0, "orders", self.orders, "positive integers")
+        require_positive(orders=self.orders)
         for dim, order, spectrum in zip(self.dims, self.orders, self.filter_sizes, strict=True):
             # The filter's two halves need one factor of two more.
             divisor = 2 ** (order - 1 if spectrum is None else order)
@@ -71,8 +72,7 @@ class HorNet(Backbone):
         self.apply(init_linear_and_conv_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        smallest = self.strides[-1]
-        require(min(image.shape[-2:]) >= smallest, "image size", tuple(image.shape[-2:]), f"at least {smallest} a side")
+        require_at_least(image, self.strides[-1])
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.block import pyramid
@@ -46,7 +46,7 @@ class IBNNetConfig(Config):
         require(min(self.depths) > 0, "depths", self.depths, "at least one block in every stage")
         halves = all(dim > 0 and (kind != "a" or dim % 2 == 0) for dim, kind in zip(self.dims, self.ibn, strict=True))
         require(halves, "dims", self.dims, "positive integers, even where ibn is 'a'")
-        require(self.pool_size > 0, "pool_size", self.pool_size, "a positive integer")
+        require_positive(pool_size=self.pool_size)
 
 
 @register("ibn_net", IBNNetConfig)

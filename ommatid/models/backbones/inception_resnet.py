@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.branches import Branches
 from ommatid.nn.conv import Conv2d
@@ -64,8 +65,7 @@ class InceptionResNet(Backbone):
         self.head = classifier(1536, config.num_classes)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = tuple(image.shape[-2:])
-        require(min(size) >= SMALLEST_IMAGE, "image size", size, f"at least {SMALLEST_IMAGE} a side")
+        require_at_least(image, SMALLEST_IMAGE)
         *finer, last = pyramid(self.stages, channels_last(image))
         return [*finer, self.last_conv(self.last_block(last))]
 

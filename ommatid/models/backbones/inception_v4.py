@@ -13,6 +13,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
 from ommatid.models.reference import rename
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.branches import Branches
 from ommatid.nn.inception import (
@@ -58,8 +59,7 @@ class InceptionV4(Backbone):
         self.head = classifier(1536, config.num_classes)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = tuple(image.shape[-2:])
-        require(min(size) >= SMALLEST_IMAGE, "image size", size, f"at least {SMALLEST_IMAGE} a side")
+        require_at_least(image, SMALLEST_IMAGE)
         return pyramid(self.stages, channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:

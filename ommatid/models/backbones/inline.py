@@ -12,11 +12,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.attention_types import linear_blocks, name_windowed, require_whole_windows
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
@@ -50,8 +51,7 @@ class InLineConfig(Config):
     qkv_bias: bool = True
 
     def check(self) -> None:
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
         if self.variant == "inline_deit":
             require(isinstance(self.heads, int), "heads", self.heads, "one integer")
             require_divisible(self.dim, self.stage_heads[0])
@@ -59,7 +59,7 @@ class InLineConfig(Config):
         require(isinstance(self.heads, tuple), "heads", self.heads, "one integer for each stage")
         require_stages(dims=self.dims, depths=self.depths, heads=self.stage_heads)
         require_divisible(self.dims, self.stage_heads)
-        require(self.window_size > 0, "window_size", self.window_size, "a positive integer")
+        require_positive(window_size=self.window_size)
         windows = [
             {self.window(stage, linear=linear)[0] for linear in kinds} for stage, kinds in enumerate(self.linear)
         ]
@@ -68,8 +68,7 @@ class InLineConfig(Config):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
     @property
     def stage_heads(self) -> tuple[int, ...]:
@@ -174,8 +173,7 @@ class PyramidBody(nn.Module):
         self.norm = nn.LayerNorm(dims[-1])
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = pair(self.config.image_size)
-        require(image.shape[-2:] == size, "image size", tuple(image.shape[-2:]), f"{size}, fixed by image_size")
+        require_exactly(image, self.config.image_size)
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

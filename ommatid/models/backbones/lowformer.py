@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require
+from ommatid.models.config import Config, require, require_positive
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import ConvNorm
@@ -51,7 +51,7 @@ class LowFormerConfig(Config):
         require(counted, "depths", self.depths, "five numbers, at least 1 in the second and third")
         ratios = self.down_expand_ratios
         require(len(ratios) == 4 and min(ratios) > 0, "down_expand_ratios", ratios, "four positive numbers")
-        require(self.stem_expand_ratio > 0, "stem_expand_ratio", self.stem_expand_ratio, "a positive number")
+        require_positive(stem_expand_ratio=self.stem_expand_ratio)
         require(min(self.head_dims) > 0, "head_dims", self.head_dims, "two positive widths")
 
     @property

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.reference import changed, query_minus_key
 from ommatid.models.registry import register
+from ommatid.models.sizes import pair
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import MLP
@@ -48,8 +49,7 @@ class MaxViTConfig(Config):
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths)
         require(min(self.depths) > 0, "depths", self.depths, "at least one block in each stage")
-        require(self.stem_dim > 0, "stem_dim", self.stem_dim, "a positive integer")
-        require(self.head_hidden > 0, "head_hidden", self.head_hidden, "a positive integer")
+        require_positive(stem_dim=self.stem_dim, head_hidden=self.head_hidden)
         require_divisible(self.dims, (self.head_dim,) * len(self.dims), "head_dim")
         for name in ("window_size", "grid_size"):
             require(min(pair(getattr(self, name))) > 0, name, getattr(self, name), "positive")

@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
@@ -41,8 +41,7 @@ class MSMLPConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, kernel_sizes=self.kernel_sizes)
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(self.groups > 0, "groups", self.groups, "a positive integer")
+        require_positive(patch_size=self.patch_size, groups=self.groups)
         require(len(self.shifts) == self.groups, "shifts", self.shifts, f"one for each of the {self.groups} groups")
         for sizes in self.kernel_sizes:
             odd = len(sizes) == self.groups and all(size > 0 and size % 2 for size in sizes)

@@ -11,9 +11,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging, two_conv_stem
 from ommatid.nn.feedforward import ConvMLP
@@ -41,9 +42,9 @@ class MSVMambaConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths)
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
+        require_positive(patch_size=self.patch_size)
         require(self.stem == "v1" or self.patch_size == 4, "patch_size", self.patch_size, "4 with stem 'v2'")
-        require(self.state_dim > 0, "state_dim", self.state_dim, "a positive integer")
+        require_positive(state_dim=self.state_dim)
         require(self.dt_rank is None or self.dt_rank > 0, "dt_rank", self.dt_rank, "null or a positive integer")
         splits = ((1, 3), (2, 2), (3, 1))
         require(self.scan_split in splits, "scan_split", self.scan_split, " or ".join(map(str, splits)))
@@ -84,8 +85,7 @@ class MSVMamba(Backbone):
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size, smallest = tuple(image.shape[-2:]), self.config.patch_size
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, self.config.patch_size)
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

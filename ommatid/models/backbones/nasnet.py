@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require
+from ommatid.models.config import Config, require, require_positive
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.conv import ConvNorm, SameConv2d, depthwise_conv
 from ommatid.nn.pool import AvgPool2d, SameAvgPool2d, SameMaxPool2d
 
@@ -31,7 +32,7 @@ class NASNetConfig(Config):
     num_features: int = 4032
 
     def check(self) -> None:
-        require(self.stem_size > 0, "stem_size", self.stem_size, "a positive integer")
+        require_positive(stem_size=self.stem_size)
         require(self.channel_multiplier == 2, "channel_multiplier", self.channel_multiplier, "2")
         divisible = self.num_features > 0 and self.num_features % 96 == 0
         require(divisible, "num_features", self.num_features, "a positive multiple of 96")
@@ -73,8 +74,7 @@ class NASNet(Backbone):
         self.head = classifier(config.num_features, config.num_classes)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = tuple(image.shape[-2:])
-        require(min(size) >= 3, "image size", size, "at least 3 a side")
+        require_at_least(image, 3)
         half = self.stem(channels_last(image))
         quarter = self.stem_cells[0](half, half)
         maps, x, previous = [half, quarter], self.stem_cells[1](quarter, half), quarter

@@ -13,10 +13,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed, one_later, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.embed import PatchEmbed
@@ -50,8 +51,7 @@ class PfLayerConfig(Config):
     mlp_ratio: float = 4.0
 
     def check(self) -> None:
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(self.stride > 0, "stride", self.stride, "a positive integer")
+        require_positive(patch_size=self.patch_size, stride=self.stride)
         require(min(self.depths, default=0) > 0, "depths", self.depths, "at least one block in every stage")
         if self.arch == "resnet":
             require(int(64 * self.width_mult) > 0, "width_mult", self.width_mult, "at least 1/64")
@@ -101,8 +101,7 @@ class PfLayer(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         if self.config.arch != "resnet":
-            smallest, size = self.config.patch_size, tuple(image.shape[-2:])
-            require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+            require_at_least(image, self.config.patch_size)
         return self.trunk(channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES, REDUCTION_NAMES
 from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
@@ -47,8 +47,7 @@ class PVTConfig(Config):
             dims=self.dims, depths=self.depths, heads=self.heads, mlp_ratios=self.mlp_ratios, sr_ratios=self.sr_ratios
         )
         require_divisible(self.dims, self.heads)
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(min(self.sr_ratios) > 0, "sr_ratios", self.sr_ratios, "positive integers")
+        require_positive(patch_size=self.patch_size, sr_ratios=self.sr_ratios)
         require(self.sr_ratios[-1] == 1, "sr_ratios", self.sr_ratios, "1 in the last stage, which has a class token")
         smallest = max(self.patch_size, 32)
         require(self.image_size >= smallest, "image_size", self.image_size, f"at least {smallest}")

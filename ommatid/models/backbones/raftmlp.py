@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, ceil_to_multiple, channels_last, classifier
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.registry import register
+from ommatid.models.sizes import ceil_to_multiple
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -48,9 +49,12 @@ class RaftMLPConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, patch_sizes=self.patch_sizes)
-        for name in ("image_size", "token_expansion", "channel_expansion"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
-        require(min(self.patch_sizes) > 0, "patch_sizes", self.patch_sizes, "positive integers")
+        require_positive(
+            image_size=self.image_size,
+            token_expansion=self.token_expansion,
+            channel_expansion=self.channel_expansion,
+            patch_sizes=self.patch_sizes,
+        )
         if self.token_mixing == "ser_pm":
             require_stages(dims=self.dims, raft_sizes=self.raft_sizes)
             require_divisible(self.dims, self.raft_sizes, "raft_sizes")

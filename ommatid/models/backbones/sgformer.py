@@ -13,11 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.feedforward import ConvMLP

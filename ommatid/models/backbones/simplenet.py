@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.pool import MaxPool2d
@@ -114,8 +115,7 @@ class SimpleNet(Backbone):
         self.stages.apply(init_conv_and_norm_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        smallest = self.config.smallest_image
-        require(min(image.shape[-2:]) >= smallest, "image size", tuple(image.shape[-2:]), f"at least {smallest} a side")
+        require_at_least(image, self.config.smallest_image)
         return pyramid(self.stages, channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.models.attention_types import linear_blocks, name_windowed, require_whole_windows
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, pair
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
+from ommatid.models.sizes import pair, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.deploy import fold_affine_after_, fold_affine_before_
 from ommatid.nn.embed import PatchEmbed, PatchMerging
@@ -66,23 +67,21 @@ class SLABConfig(Config):
         require(isinstance(self.heads, kind[0]), "heads", self.heads, kind[1])
         require_stages(dims=self.stage_dims, depths=self.stage_depths, heads=self.stage_heads)
         require_divisible(self.stage_dims, self.stage_heads)
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
         odd = self.kernel_size > 0 and self.kernel_size % 2 == 1
         require(odd, "kernel_size", self.kernel_size, "an odd positive integer")
-        require(self.prepbn_steps > 0, "prepbn_steps", self.prepbn_steps, "a positive integer")
+        require_positive(prepbn_steps=self.prepbn_steps)
         require(self.prepbn_warmup >= 0, "prepbn_warmup", self.prepbn_warmup, "0 or more")
         remaining = self.prepbn_steps if self.prepbn_remaining is None else self.prepbn_remaining
         require(0 <= remaining <= self.prepbn_steps, "prepbn_remaining", remaining, f"0 to {self.prepbn_steps}")
         if self.arch == "slab_swin":
-            require(self.window_size > 0, "window_size", self.window_size, "a positive integer")
+            require_positive(window_size=self.window_size)
             require_whole_windows(pair(self.image_size), self.patch_size, self.windows)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
     @property
     def stage_dims(self) -> tuple[int, ...]:

@@ -11,10 +11,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import join_layers, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm, depthwise_conv
 from ommatid.nn.embed import PatchEmbed, overlapping_embed
@@ -58,7 +59,7 @@ class SMTConfig(Config):
         )
         require(len(self.dims) == STAGES, "dims", self.dims, f"{STAGES} stages")
         require(self.stem_kernel_size in (3, 7), "stem_kernel_size", self.stem_kernel_size, "3 or 7")
-        require(self.expand_ratio > 0, "expand_ratio", self.expand_ratio, "a positive integer")
+        require_positive(expand_ratio=self.expand_ratio)
         for stage, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
             for modulates in {self.modulates(stage, block) for block in range(depth)}:
                 field = "modulation_heads" if modulates else "heads"
@@ -94,8 +95,7 @@ class SMT(Backbone):
         self.apply(init_mixing_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = tuple(image.shape[-2:])
-        require(min(size) >= SMALLEST_IMAGE, "image size", size, f"at least {SMALLEST_IMAGE} a side")
+        require_at_least(image, SMALLEST_IMAGE)
         return pyramid(self.stages, channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, require_at_least
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.reference import join_layers, position_map, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import MLP

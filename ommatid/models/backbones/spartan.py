@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
@@ -72,8 +73,7 @@ class SpaRTAN(Backbone):
         self.head.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        smallest = self.config.smallest_image
-        require(min(image.shape[-2:]) >= smallest, "image size", tuple(image.shape[-2:]), f"at least {smallest} a side")
+        require_at_least(image, self.config.smallest_image)
         return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:

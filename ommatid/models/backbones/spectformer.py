@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.embed import PatchEmbed, overlapping_embed
@@ -66,7 +67,7 @@ class SpectFormerConfig(Config):
         require(isinstance(self.heads, int), "heads", self.heads, "one integer")
         require_divisible(self.dim, self.stage_heads[0])
         require(0 <= self.spectral_depth <= self.depth, "spectral_depth", self.spectral_depth, f"0 to {self.depth}")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
 
     @property
     def stage_heads(self) -> tuple[int, ...]:
@@ -75,8 +76,7 @@ class SpectFormerConfig(Config):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches (vanilla)."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
 
 @register("spectformer", SpectFormerConfig)
@@ -132,8 +132,7 @@ class SpectFormer(Backbone):
         return TokenLabelling(self.head(pooled), token_logits.flatten(1, 2), box)
 
     def _checked(self, image: Tensor) -> Tensor:
-        size = pair(self.config.image_size)
-        require(image.shape[-2:] == size, "image size", tuple(image.shape[-2:]), f"{size}, fixed by image_size")
+        require_exactly(image, self.config.image_size)
         return image
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import one_later, zero_based
 from ommatid.models.registry import register
@@ -57,8 +57,13 @@ class SReTConfig(Config):
             groups2=self.groups2,
         )
         require(self.image_size > 0 and self.image_size % 8 == 0, "image_size", self.image_size, "a multiple of 8")
-        for name in ("head_dims", "heads", "recursive_nums", "groups1", "groups2"):
-            require(min(getattr(self, name)) > 0, name, getattr(self, name), "positive integers")
+        require_positive(
+            head_dims=self.head_dims,
+            heads=self.heads,
+            recursive_nums=self.recursive_nums,
+            groups1=self.groups1,
+            groups2=self.groups2,
+        )
         for dim, wider in zip(self.dims, self.dims[1:], strict=False):
             require(wider % dim == 0, "widths (heads * head_dims)", self.dims, "each a multiple of the one before")
         require(self.dims[0] > 1, "widths (heads * head_dims)", self.dims, "at least 2")

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import one_later
 from ommatid.models.registry import register
@@ -51,9 +51,7 @@ class STViTConfig(Config):
         )
         require_divisible(self.dims, self.heads)
         require(self.dims[0] % 2 == 0, "dims", self.dims, "an even width in the first stage")
-        require(self.projection > 0, "projection", self.projection, "a positive integer")
-        for field in ("n_iter", "stoken_sizes"):
-            require(min(getattr(self, field)) > 0, field, getattr(self, field), "positive integers")
+        require_positive(projection=self.projection, n_iter=self.n_iter, stoken_sizes=self.stoken_sizes)
         positive = all(scale is None or scale > 0 for scale in self.layer_scale)
         require(positive, "layer_scale", self.layer_scale, "null or a positive number for each stage")
 

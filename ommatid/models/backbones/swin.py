@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved, pair
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
@@ -40,14 +41,13 @@ class SwinConfig(Config):
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, heads=self.heads)
         require_divisible(self.dims, self.heads)
-        require(self.window_size > 0, "window_size", self.window_size, "a positive integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_positive(window_size=self.window_size)
+        require_patches(self.image_size, self.patch_size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches in the first stage."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
     def stage_window(self, stage: int) -> tuple[int, int]:
         """(window, shift) of a stage: one window that covers the shorter side of the map never shifts."""

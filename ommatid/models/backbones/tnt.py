@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, pair
-from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.backbone import Backbone, channels_last, classifier
+from ommatid.models.config import Config, require_divisible, require_positive
 from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least, require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -43,16 +44,13 @@ class TNTConfig(Config):
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
         require_divisible(self.inner_dim, self.inner_heads, "inner_heads")
-        require(self.depth > 0, "depth", self.depth, "a positive integer")
-        require(self.patch_size > 0, "patch_size", self.patch_size, "a positive integer")
-        require(self.inner_stride > 0, "inner_stride", self.inner_stride, "a positive integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_positive(depth=self.depth, inner_stride=self.inner_stride)
+        require_patches(self.image_size, self.patch_size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
     @property
     def words(self) -> int:
@@ -98,9 +96,8 @@ class TNT(Backbone):
         return self.norm(self.tokens(image)[:, 0])
 
     def _grid(self, image: Tensor) -> tuple[int, int]:
-        size, patch = tuple(image.shape[-2:]), self.config.patch_size
-        require(min(size) >= patch, "image size", size, f"at least {patch} a side")
-        return size[0] // patch, size[1] // patch
+        require_at_least(image, self.config.patch_size)
+        return whole_patches((image.shape[-2], image.shape[-1]), self.config.patch_size)
 
 
 class WordEmbed(nn.Module):

@@ -11,10 +11,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides, halved
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
+from ommatid.models.sizes import halved
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv_glu import ConvGLU
 from ommatid.nn.embed import overlapping_embed
@@ -59,7 +60,7 @@ class TransNeXtConfig(Config):
         )
         require_divisible(self.dims, self.heads)
         require(self.patch_size == 4, "patch_size", self.patch_size, "4")
-        require(min(self.sr_ratios) > 0, "sr_ratios", self.sr_ratios, "positive integers")
+        require_positive(sr_ratios=self.sr_ratios)
         for window, ratio in zip(self.window_sizes, self.sr_ratios, strict=True):
             odd = ratio == 1 or (window is not None and window > 0 and window % 2 == 1)
             require(odd, "window_sizes", self.window_sizes, "an odd integer for each stage whose sr_ratio is not 1")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
@@ -31,7 +31,7 @@ class VANConfig(Config):
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, mlp_ratios=self.mlp_ratios)
-        require(min(self.dims) > 0, "dims", self.dims, "positive integers")
+        require_positive(dims=self.dims)
 
 
 @register("van", VANConfig)

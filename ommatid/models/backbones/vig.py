@@ -11,11 +11,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, ceil_to_multiple, channels_last, classifier, doubling_strides, pair
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import changed, one_later
 from ommatid.models.registry import register
+from ommatid.models.sizes import ceil_to_multiple, require_at_least, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import overlapping_embed, two_conv_stem
 from ommatid.nn.feedforward import SwiGLU
@@ -55,10 +56,10 @@ class ViGConfig(Config):
         require(isinstance(self.heads, int) == plain, "heads", self.heads, wanted)
         require_stages(dims=self.stage_dims, depths=self.stage_depths, heads=self.stage_heads)
         require_divisible(self.stage_dims, self.stage_heads)
-        require(self.expand_k > 0, "expand_k", self.expand_k, "a positive number")
+        require_positive(expand_k=self.expand_k)
         require_divisible([int(self.expand_k * dim) for dim in self.stage_dims], self.stage_heads)
         require(self.patch_size > 0 and self.patch_size % 2 == 0, "patch_size", self.patch_size, "an even integer")
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
         if not plain:
             require(self.layer_scale is None, "layer_scale", self.layer_scale, "null in the hierarchical form")
 
@@ -82,8 +83,7 @@ class ViGConfig(Config):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the position table."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
 
 @register("vig", ViGConfig)
@@ -116,8 +116,7 @@ class ViG(Backbone):
             self.apply(init_gated_linear_attention_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size, smallest = tuple(image.shape[-2:]), self.strides[0]
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, self.strides[0])
         return pyramid(self.stages, self.position(self.stem(channels_last(image))))
 
     def embed(self, image: Tensor) -> Tensor:

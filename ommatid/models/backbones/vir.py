@@ -12,11 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, pair
-from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.backbone import Backbone, channels_last, classifier
+from ommatid.models.config import Config, require_divisible, require_positive
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -48,14 +49,13 @@ class ViRConfig(Config):
 
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
-        require(self.chunk_size > 0, "chunk_size", self.chunk_size, "a positive integer")
+        require_patches(self.image_size, self.patch_size)
+        require_positive(chunk_size=self.chunk_size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
 
 @register("vir", ViRConfig)
@@ -102,8 +102,7 @@ class ViR(Backbone):
 
     def tokens(self, image: Tensor) -> Tensor:
         """(B, N, C) after the last block, before the final norm; the class token, if any, is last."""
-        size = pair(self.config.image_size)
-        require(image.shape[-2:] == size, "image size", tuple(image.shape[-2:]), f"{size}, fixed by image_size")
+        require_exactly(image, self.config.image_size)
         patches = self.position(self.stem(channels_last(image))).flatten(1, 2)
         if self.class_token is None:
             return self.blocks(patches)

@@ -11,11 +11,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier, pair
+from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_divisible
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -41,7 +42,7 @@ class ViTConfig(Config):
 
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
-        require(min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size} a side")
+        require_patches(self.image_size, self.patch_size)
         pools = ("token", "avg") if self.class_token else ("avg",)
         require(
             self.global_pool in pools,
@@ -53,8 +54,7 @@ class ViTConfig(Config):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of whole patches."""
-        height, width = pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+        return whole_patches(self.image_size, self.patch_size)
 
 
 @register("vit", ViTConfig)

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require
+from ommatid.models.config import Config, require, require_positive
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.mixers import WaveletMixer
 from ommatid.nn.norm import BatchNorm2d
@@ -38,8 +39,9 @@ class WaveMixConfig(Config):
 
     def check(self) -> None:
         require(self.dim > 0 and self.dim % 4 == 0, "dim", self.dim, "a positive multiple of 4")
-        for name in ("mlp_ratio", "ff_channel", "patch_size", "stride"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        require_positive(
+            mlp_ratio=self.mlp_ratio, ff_channel=self.ff_channel, patch_size=self.patch_size, stride=self.stride
+        )
         require(self.depth >= 0, "depth", self.depth, "0 blocks or more")
 
     @property
@@ -75,11 +77,15 @@ class WaveMix(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         cell, factor = self.strides[0], 2**self.config.levels
-        size = tuple(image.shape[-2:])
-        require(min(size) >= cell, "image size", size, f"at least {cell} a side")
+        require_at_least(image, cell)
         features = self.stem(channels_last(image))
         fits = features.shape[1] % factor == 0 and features.shape[2] % factor == 0
-        require(fits, "image size", size, f"multiples of {cell * factor} (a map of multiples of {factor})")
+        require(
+            fits,
+            "image size",
+            tuple(image.shape[-2:]),
+            f"multiples of {cell * factor} (a map of multiples of {factor})",
+        )
         return [self.blocks(features)]
 
     def embed(self, image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ommatid.models.config import PartConfig, require, require_divisible
+from ommatid.models.config import PartConfig, require, require_divisible, require_positive
 from ommatid.models.registry import register
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import SigmoidAttention
@@ -46,7 +46,7 @@ class SigmoidAttentionConfig(PartConfig):
 
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
-        require(self.tokens > 0, "tokens", self.tokens, "a positive integer")
+        require_positive(tokens=self.tokens)
         reach_is_positive = self.window is None or min(self.window) >= 0
         require(reach_is_positive, "window", self.window, "null, or two numbers of keys, left and right")
         pairs_up = not self.rope or self.dim // self.heads % 2 == 0

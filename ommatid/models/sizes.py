@@ -1,0 +1,47 @@
+"""Sizes of images and of the maps made from them, and the checks that families make of both."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ommatid.models.config import require, require_positive
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """`n` or `(h, w)` -> `(h, w)`."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def whole_patches(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """(rows, columns) of the patches in an image; what is left over at the bottom and right does not count."""
+    height, width = pair(image_size)
+    return height // patch_size, width // patch_size
+
+
+def require_patches(image_size: int | tuple[int, int], patch_size: int) -> None:
+    """Raises ValueError, for a config, unless there is at least one whole patch."""
+    require_positive(patch_size=patch_size)
+    whole = min(whole_patches(image_size, patch_size)) > 0
+    require(whole, "image_size", image_size, f"at least one patch of {patch_size} a side")
+
+
+def require_at_least(image: Tensor, smallest: int) -> None:
+    """Raises ValueError for images (B, C, H, W) with a side of fewer pixels."""
+    size = tuple(image.shape[-2:])
+    require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+
+
+def require_exactly(image: Tensor, image_size: int | tuple[int, int]) -> None:
+    """Raises ValueError for images (B, C, H, W) of any other size."""
+    size, fixed = tuple(image.shape[-2:]), pair(image_size)
+    require(size == fixed, "image size", size, f"{fixed}, fixed by image_size")
+
+
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """(rows, columns) of a map after it was halved some times, rounding up."""
+    rows, columns = size
+    return -(-rows // 2**times), -(-columns // 2**times)
+
+
+def ceil_to_multiple(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
