@@ -23,7 +23,7 @@ DEFAULT_SIZE = 224
 class Measurement:
     """Times in milliseconds; `throughput` in images per second at `throughput_batch`; the rest at `batch`.
 
-    `memory_mb` is the peak of a forward pass beyond weights and input, in units of 2^20 bytes (measuring/memory.py).
+    `memory_mb` is the peak of a forward pass, weights and input included, in units of 2^20 bytes.
     `macs` are multiply-adds of one image in matrix products, convolutions and attention, as papers count them.
     """
 
@@ -136,8 +136,9 @@ def image_for(model: nn.Module, batch: int, size: tuple[int, int]) -> Tensor:
 
 
 def forward_memory(model: nn.Module, image: Tensor) -> int:
-    """Peak bytes of one forward pass beyond the weights and the image."""
-    return peak_memory(lambda: model(image), image.device, [image, *model.parameters(), *model.buffers()])
+    """Most bytes held at once in one forward pass: weights, image, and all that is made on the way."""
+    held = [image, *model.parameters(), *model.buffers()]
+    return sum(tensor.nbytes for tensor in held) + peak_memory(lambda: model(image), image.device, held)
 
 
 def count_macs(model: nn.Module, image: Tensor) -> int:

@@ -48,10 +48,11 @@ def test_the_model_is_left_as_it_was() -> None:
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
-def test_memory_is_that_of_the_forward_pass_without_weights_and_image() -> None:
+def test_memory_is_that_of_weights_image_and_what_is_made_of_them() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 1000), nn.Linear(1000, 10)).eval().requires_grad_(False)
     image = torch.randn(1, 3, 8, 8)
-    assert forward_memory(model, image) == 4 * (1000 + 10)
+    weights = 192 * 1000 + 1000 + 1000 * 10 + 10
+    assert forward_memory(model, image) == 4 * (weights + 192 + 1000 + 10)
 
 
 @pytest.mark.parametrize(("system", "index"), PUBLISHED)
