@@ -231,9 +231,9 @@ def test_a_part_is_no_classifier(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert told in failure(capsys, "train", data, "--model", "ulsam_4", "--out", tmp_path / "run")
     assert told in failure(capsys, "compare", data, "--models", "ulsam_4", "--out", tmp_path / "out")
     assert told in failure(capsys, "bench", "ulsam_4")
-    network = ["--model", "moh", "--set", "part=module"]
+    module = ["--model", "moh", "--set", "part=module", "--set", "heads=8"]
     assert "moh is the module part of moh, not an image classifier" in failure(
-        capsys, "train", data, *network, "--out", tmp_path / "run"
+        capsys, "train", data, *module, "--out", tmp_path / "run"
     )
     saved = tmp_path / "part.safetensors"
     save(create_model("ulsam_4"), saved)
