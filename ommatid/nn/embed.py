@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ommatid.nn.conv import Conv2d, ConvNorm
+from ommatid.nn.deploy import fold_norm_before_
 from ommatid.nn.feedforward import BatchNormMLP
 from ommatid.nn.mbconv import MBConv
+from ommatid.nn.norm import BatchNorm2d
 from ommatid.nn.reparam import depthwise_residual
 from ommatid.nn.residual import MakeNorm, Residual
 from ommatid.nn.squeeze_excite import SqueezeExcite, rounded_width
@@ -55,10 +57,10 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(features))
 
 
-def overlapping_embed(in_dim: int, dim: int, *, first: bool) -> PatchEmbed:
+def overlapping_embed(in_dim: int, dim: int, *, first: bool, norm: MakeNorm = nn.LayerNorm) -> PatchEmbed:
     """7x7 patches of stride 4 for the first stage, 3x3 of stride 2 for the others; sides round up. From PVT v2."""
     kernel_size, stride = (7, 4) if first else (3, 2)
-    return PatchEmbed(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, norm=nn.LayerNorm(dim))
+    return PatchEmbed(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, norm=norm(dim))
 
 
 class PatchMerging(nn.Module):
@@ -92,7 +94,7 @@ class PostNormPatchMerging(nn.Module):
 class PreNormMerging(nn.Module):
     """Norm, then a 2x2 convolution of stride 2: (B, H, W, C) -> (B, H // 2, W // 2, C_out).
 
-    From ConvNeXt (arXiv 2201.03545). Cost: H W C C_out multiply-adds.
+    From ConvNeXt (arXiv 2201.03545). `deploy()` folds a batch norm. Cost: H W C C_out multiply-adds.
     """
 
     def __init__(self, dim: int, out_dim: int, *, norm: MakeNorm = nn.LayerNorm) -> None:
@@ -102,6 +104,11 @@ class PreNormMerging(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.conv(self.norm(features))
+
+    def deploy_(self) -> None:
+        if isinstance(self.norm, BatchNorm2d):
+            fold_norm_before_(self.norm, self.conv)
+            self.norm = nn.Identity()
 
 
 def joined_squares(features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.nn.deploy import fold_norm_before_
+from ommatid.nn.init import init_linear_
 
 
 class NormLinear(nn.Module):
@@ -54,5 +55,5 @@ class NormHead(nn.Module):
 
 
 def norm_classifier(dim: int, num_classes: int, *, distillation: bool = False) -> nn.Module:
-    """`NormHead`, or the identity where num_classes is 0."""
-    return NormHead(dim, num_classes, distillation=distillation) if num_classes else nn.Identity()
+    """`NormHead` with small weights, or the identity where num_classes is 0."""
+    return NormHead(dim, num_classes, distillation=distillation).apply(init_linear_) if num_classes else nn.Identity()

@@ -1,9 +1,14 @@
-"""Norms on channels-last maps that PyTorch has for channels-first ones only; for layer norm use `nn.LayerNorm`."""
+"""Norms on channels-last maps that PyTorch has for channels-first ones only."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+
+# With the epsilon that most vision transformers are published with; that of PyTorch is 1e-5.
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -20,15 +20,13 @@ from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm, depthwise_conv
-from ommatid.nn.deploy import fold_norm_before_
+from ommatid.nn.embed import PreNormMerging
 from ommatid.nn.feedforward import MLP, ConvMLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, BiLevelRoutingAttention
-from ommatid.nn.norm import BatchNorm2d
+from ommatid.nn.norm import BatchNorm2d, LayerNorm
 from ommatid.nn.position import ConvPosition
 from ommatid.nn.residual import PostNormResidual, Residual, stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 # Attention over the whole map has so many heads, whatever head_dim says.
 GLOBAL_HEADS = 8
@@ -111,7 +109,9 @@ class BiFormer(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         make_stem, downsample, block = (
-            (plain_stem, NormConv, plain_block) if config.plain else (stem, overlapping_conv, biformer_block)
+            (plain_stem, partial(PreNormMerging, norm=BatchNorm2d), plain_block)
+            if config.plain
+            else (stem, overlapping_conv, biformer_block)
         )
         self.stem = make_stem(config.in_channels, dims[0])
         self.stages = nn.ModuleList(
@@ -144,23 +144,6 @@ def overlapping_conv(in_dim: int, dim: int, *, act: nn.Module | None = None) -> 
 
 def plain_stem(in_dim: int, dim: int) -> ConvNorm:
     return ConvNorm(in_dim, dim, 4, stride=4, padding=0, bias=True)
-
-
-class NormConv(nn.Module):
-    """Batch norm, then a 2x2 convolution of stride 2: (B, H, W, C_in) -> (B, H // 2, W // 2, C)."""
-
-    def __init__(self, in_dim: int, dim: int) -> None:
-        super().__init__()
-        self.norm: nn.Module = BatchNorm2d(in_dim)
-        self.conv = Conv2d(in_dim, dim, 2, stride=2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.conv(self.norm(features))
-
-    def deploy_(self) -> None:
-        if isinstance(self.norm, BatchNorm2d):
-            fold_norm_before_(self.norm, self.conv)
-            self.norm = nn.Identity()
 
 
 def biformer_block(config: BiFormerConfig, stage: int, *, drop_path: float) -> nn.Sequential:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +22,9 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.tokens import ClassToken, split_tokens
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

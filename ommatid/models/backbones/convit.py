@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, GatedPositionalAttention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.position import AbsolutePosition, positions_on_grid
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.tokens import ClassToken
@@ -79,7 +79,7 @@ class ConViT(Backbone):
         self.local_blocks = nn.Sequential(*blocks[: config.local_layers])
         self.class_token = ClassToken(config.dim) if config.class_token else nn.Identity()
         self.blocks = nn.Sequential(*blocks[config.local_layers :])
-        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.norm = LayerNorm(config.dim)
         self.head = classifier(config.dim, config.num_classes)
         self.apply(init_linear_)
         for part in self.modules():
@@ -111,7 +111,7 @@ def convit_block(config: ConViTConfig, index: int, *, drop_path: float) -> Block
         config.dim,
         mixer(config.dim, config.heads, qkv_bias=config.qkv_bias),
         MLP(config.dim, int(config.dim * config.mlp_ratio)),
-        norm=partial(nn.LayerNorm, eps=1e-6),
+        norm=LayerNorm,
         drop_path=drop_path,
     )
 

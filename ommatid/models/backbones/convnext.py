@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -20,10 +19,9 @@ from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.init import init_linear_and_conv_
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import Residual, stochastic_depth
 from ommatid.nn.spatial_mlp import SpatialMLP
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

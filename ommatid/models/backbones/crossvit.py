@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +23,9 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, ClassAttention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import DropPath, stochastic_depth
 from ommatid.nn.tokens import TokenSequence
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 # (kernel, stride, padding) of the three convolutions that make patches of these sizes.
 CONV_STEMS = {12: ((7, 4, 3), (3, 3, 0), (3, 1, 1)), 16: ((7, 4, 3), (3, 2, 1), (3, 2, 1))}

@@ -17,7 +17,7 @@ from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved
 from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import PatchEmbed
+from ommatid.nn.embed import PatchEmbed, overlapping_embed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import CrossShapedAttention
@@ -78,7 +78,7 @@ class CSWin(Backbone):
         self.stem = PatchEmbed(config.in_channels, dims[0], 7, stride=4, padding=2, norm=norm(dims[0]))
         self.stages = nn.ModuleList(
             Stage(
-                PatchEmbed(dims[i - 1], dim, 3, stride=2, padding=1, norm=norm(dim)) if i else nn.Identity(),
+                overlapping_embed(dims[i - 1], dim, first=False) if i else nn.Identity(),
                 [cswin_block(config, i, drop_path=rate) for rate in rates[i]],
             )
             for i, dim in enumerate(dims)

@@ -19,7 +19,6 @@ from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.embed import conv_stem, sandwiched_merging
 from ommatid.nn.feedforward import BatchNormMLP
 from ommatid.nn.head import norm_classifier
-from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import CascadedGroupAttention, Windowed
 from ommatid.nn.reparam import depthwise_residual
 from ommatid.nn.residual import Residual, stochastic_depth
@@ -86,7 +85,6 @@ class EfficientViT(Backbone):
             for i, dim in enumerate(dims)
         )
         self.head = norm_classifier(dims[-1], config.num_classes, distillation=config.distillation)
-        self.head.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
         return pyramid(self.stages, self.stem(channels_last(image)))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -21,9 +20,8 @@ from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import FactorizationAttention
 from ommatid.nn.mixers.factorization import channel_split, smallest_side
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,8 @@ from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_and_conv_
 from ommatid.nn.mixers import GlobalLocalFilter, RecursiveGatedConv
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

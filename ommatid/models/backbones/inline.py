@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import InjectiveLinearAttention, WindowAttention, Windowed
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.tokens import TokenSequence, sequence_on_grid
 from ommatid.ops.windows import window_and_shift
@@ -95,29 +95,28 @@ class InLine(Backbone):
 
     def __init__(self, config: InLineConfig) -> None:
         super().__init__(config)
-        self.body = PlainBody(config) if config.variant == "inline_deit" else PyramidBody(config)
-        self.channels, self.strides = self.body.channels, self.body.strides
+        self.trunk = PlainTrunk(config) if config.variant == "inline_deit" else PyramidTrunk(config)
+        self.channels, self.strides = self.trunk.channels, self.trunk.strides
         self.head = classifier(self.embed_dim, config.num_classes)
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        return self.body.maps(image)
+        return self.trunk.maps(image)
 
     def tokens(self, image: Tensor) -> Tensor:
-        return self.body.tokens(image) if isinstance(self.body, PlainBody) else super().tokens(image)
+        return self.trunk.tokens(image) if isinstance(self.trunk, PlainTrunk) else super().tokens(image)
 
     def embed(self, image: Tensor) -> Tensor:
-        return self.body.embed(image)
+        return self.trunk.embed(image)
 
 
-class PlainBody(nn.Module):
+class PlainTrunk(nn.Module):
     """Patches behind a class token, InLine blocks, norm."""
 
     def __init__(self, config: InLineConfig) -> None:
         super().__init__()
         dim = config.dim
         self.channels, self.strides = (dim,), (config.patch_size,)
-        norm = partial(nn.LayerNorm, eps=1e-6)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         self.stem = PatchEmbed(config.in_channels, dim, config.patch_size)
         self.sequence = TokenSequence(config.grid, dim)
@@ -126,12 +125,12 @@ class PlainBody(nn.Module):
                 dim,
                 InjectiveLinearAttention(dim, config.stage_heads[0], qkv_bias=config.qkv_bias),
                 MLP(dim, int(dim * config.mlp_ratio)),
-                norm=norm,
+                norm=LayerNorm,
                 drop_path=rate,
             )
             for rate in rates
         )
-        self.norm = norm(dim)
+        self.norm = LayerNorm(dim)
 
     def tokens(self, image: Tensor) -> Tensor:
         return self._run(image)[0]
@@ -153,7 +152,7 @@ class PlainBody(nn.Module):
         return tokens, size
 
 
-class PyramidBody(nn.Module):
+class PyramidTrunk(nn.Module):
     """Swin's pyramid, with InLine or softmax attention in its windows."""
 
     def __init__(self, config: InLineConfig) -> None:
@@ -166,7 +165,7 @@ class PyramidBody(nn.Module):
         self.stages = nn.ModuleList(
             Stage(
                 PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [swin_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
+                [inline_swin_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
             )
             for i, dim in enumerate(dims)
         )
@@ -180,7 +179,7 @@ class PyramidBody(nn.Module):
         return self.norm(self.maps(image)[-1]).mean((1, 2))
 
 
-def swin_block(config: InLineConfig, stage: int, index: int, *, drop_path: float) -> Block:
+def inline_swin_block(config: InLineConfig, stage: int, index: int, *, drop_path: float) -> Block:
     dim, heads, linear = config.dims[stage], config.stage_heads[stage], config.linear[stage][index]
     window, shift = config.window(stage, linear=linear)
     shift = shift if index % 2 else 0
@@ -210,13 +209,13 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^cls_token$", "body.sequence.class_token.token"),
-    (r"^pos_embed$", "body.sequence.position"),
-    (r"^patch_embed\.", "body.stem."),
+    (r"^cls_token$", "trunk.sequence.class_token.token"),
+    (r"^pos_embed$", "trunk.sequence.position"),
+    (r"^patch_embed\.", "trunk.stem."),
     (r"\.residual\.", ".kernels."),
     *SWIN_STAGE_NAMES,
     *BLOCK_NAMES,
-    (r"^(stages|blocks|norm)\.", r"body.\1."),
+    (r"^(stages|blocks|norm)\.", r"trunk.\1."),
 ]
 
 REFERENCE_IGNORED = SWIN_TABLES

@@ -21,7 +21,6 @@ from ommatid.nn.conv import ConvNorm
 from ommatid.nn.embed import conv_stem
 from ommatid.nn.feedforward import BatchNormMLP
 from ommatid.nn.head import norm_classifier
-from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import LargeSmallConv
 from ommatid.nn.position import DistanceBias
 from ommatid.nn.reparam import ReparamConv
@@ -85,7 +84,6 @@ class LSNet(Backbone):
             for i, dim in enumerate(dims)
         )
         self.head = norm_classifier(dims[-1], config.num_classes, distillation=config.distillation)
-        self.head.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
         return pyramid(self.stages, self.stem(channels_last(image)))

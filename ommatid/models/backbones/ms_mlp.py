@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -19,10 +18,9 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import MixShift
 from ommatid.nn.mixers.mix_shift import group_widths
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import Residual, stochastic_depth
 from ommatid.nn.spatial_mlp import SpatialMLP
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

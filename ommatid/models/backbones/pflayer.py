@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -24,12 +23,11 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, MaxPoolMixer
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.pool import AvgPool2d, MaxPool2d
 from ommatid.nn.position import AbsolutePosition, positions_on_grid
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.resnet import ResNetBlock, resnet_stem
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

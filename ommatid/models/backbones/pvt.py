@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last, classifier
+from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES, REDUCTION_NAMES
 from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import SpatialReductionAttention
 from ommatid.nn.mixers.spatial_reduction import strided_reduction
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+from ommatid.ops.resize import resample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,11 @@ class PVTConfig(Config):
         smallest = max(self.patch_size, 32)
         require(self.image_size >= smallest, "image_size", self.image_size, f"at least {smallest}")
 
+    @property
+    def smallest_image(self) -> int:
+        """The shortest side that leaves every reduced map a cell."""
+        return max(self.patch_size * 2**stage * ratio for stage, ratio in enumerate(self.sr_ratios))
+
     def table_side(self, stage: int) -> int:
         """Side of a stage's square position table; from the second stage on it presumes patches of 4 x 4."""
         return self.image_size // 2 ** (stage + 1) // 2 if stage else self.image_size // self.patch_size
@@ -70,8 +74,7 @@ class PVT(Backbone):
     def __init__(self, config: PVTConfig) -> None:
         super().__init__(config)
         dims = config.dims
-        self.channels = dims
-        self.strides = tuple(config.patch_size * 2**stage for stage in range(len(dims)))
+        self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stages = nn.ModuleList(
             Stage(patches(config, i), [pvt_block(config, i, drop_path=rate) for rate in rates[i]])
@@ -95,18 +98,13 @@ class PVT(Backbone):
 
     def _run(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The first three maps, the patches that enter the last stage, and its tokens (B, 1 + N, D), class first."""
-        self._require_cells(image)
+        require_at_least(image, self.config.smallest_image)
         *others, last = self.stages
         assert isinstance(last, Stage)
         maps = pyramid(others, channels_last(image))
         patches = last.downsample(maps[-1])
         first = (self.class_token + self.class_position).expand(len(patches), -1, -1)
         return maps, patches, last.blocks(torch.cat([first, patches.flatten(1, 2)], dim=1))
-
-    def _require_cells(self, image: Tensor) -> None:
-        size, needed = tuple(image.shape[-2:]), zip(self.strides, self.config.sr_ratios, strict=True)
-        smallest = max(stride * ratio for stride, ratio in needed)
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
 
 
 def patches(config: PVTConfig, stage: int) -> nn.Sequential:
@@ -136,15 +134,7 @@ class StretchedPosition(nn.Module):
         size = (features.shape[1], features.shape[2])
         if size[0] * size[1] == self.unstretched == self.table.shape[1] ** 2:
             return features + self.table.view(1, *size, -1)
-        return features + resize(self.table, size)
-
-
-def resize(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, h, w, C) -> (1, *size, C), bilinear with half-pixel centres; in float32 whatever the type."""
-    if table.shape[1:3] == size:
-        return table
-    resized = F.interpolate(table.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1).to(table.dtype)
+        return features + resample(self.table, size, mode="bilinear")
 
 
 def pvt_block(config: PVTConfig, stage: int, *, drop_path: float) -> Block:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import SpatialReductionAttention
 from ommatid.nn.mixers.spatial_reduction import PooledReduction, strided_reduction
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 
 
@@ -55,7 +55,7 @@ class PVTv2(Backbone):
             Stage(
                 overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
                 [pvt_v2_block(config, i, drop_path=rate) for rate in rates[i]],
-                nn.LayerNorm(dim, eps=1e-6),
+                LayerNorm(dim),
             )
             for i, dim in enumerate(dims)
         )
@@ -77,7 +77,7 @@ def pvt_v2_block(config: PVTv2Config, stage: int, *, drop_path: float) -> Block:
         dim,
         SpatialReductionAttention(dim, config.heads[stage], reduction, qkv_bias=config.qkv_bias),
         ConvMLP(dim, hidden, expand_act=nn.ReLU() if config.linear else None),
-        norm=partial(nn.LayerNorm, eps=1e-6),
+        norm=LayerNorm,
         drop_path=drop_path,
     )
 

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,14 @@ from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved
 from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.conv import Conv2d
+from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import Attention, GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.self_guided import RUNS, WINDOW, linear_conv, token_multiple
-from ommatid.nn.norm import GroupNorm
+from ommatid.nn.norm import GroupNorm, LayerNorm
 from ommatid.nn.position import AbsolutePosition
 from ommatid.nn.residual import stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +120,9 @@ class SGFormer(Backbone):
         return self.maps(image)[-1].mean((1, 2))
 
 
-def conv_norm(
-    in_dim: int, dim: int, kernel_size: int, *, stride: int = 1, groups: int = 1, act: nn.Module | None = None
-) -> nn.Sequential:
+def conv_norm(in_dim: int, dim: int, kernel_size: int, **options: Any) -> ConvNorm:
     """A convolution, a norm of the whole map, an activation."""
-    conv = Conv2d(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=GroupNorm(1, dim), act=act or nn.Identity()))
+    return ConvNorm(in_dim, dim, kernel_size, norm=GroupNorm(1, dim), **options)
 
 
 def bottleneck_merging(in_dim: int, dim: int) -> nn.Sequential:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -22,9 +21,9 @@ from ommatid.nn.embed import PatchEmbed, overlapping_embed
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
 from ommatid.nn.mixers import Attention, ScaleAwareModulation
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 ALTERNATING_STAGE = 2
 STAGES = 4
 SMALLEST_IMAGE = 3  # pixels a side: the stem rounds up first, then down

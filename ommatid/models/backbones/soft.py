@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, SoftmaxFreeAttention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.position import AbsolutePosition
 from ommatid.nn.residual import PostNormResidual, stochastic_depth
 from ommatid.nn.tokens import TokenSequence, split_tokens
@@ -99,7 +99,7 @@ class SOFT(Backbone):
         self.last_downsample = halving(dims[-2], dims[-1])
         self.sequence = TokenSequence(GRIDS[-1], dims[-1], mode="bilinear", antialias=False)
         self.last_blocks = nn.Sequential(*(attention_block(config, drop_path=rate) for rate in rates[-1]))
-        self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
+        self.norm = LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)
 
@@ -152,7 +152,7 @@ def attention_block(config: SOFTConfig, *, drop_path: float) -> Block:
         dim,
         Attention(dim, config.heads[-1], qkv_bias=config.qkv_bias),
         MLP(dim, int(dim * config.mlp_ratio)),
-        norm=partial(nn.LayerNorm, eps=1e-6),
+        norm=LayerNorm,
         drop_path=drop_path,
     )
 

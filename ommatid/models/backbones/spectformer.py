@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
@@ -24,11 +22,13 @@ from ommatid.nn.conv import ConvNorm
 from ommatid.nn.embed import PatchEmbed, overlapping_embed
 from ommatid.nn.feedforward import MLP, ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
+from ommatid.nn.mix_token import Box, exchange, random_box
 from ommatid.nn.mixers import Attention, ClassAttention, SpatialReductionAttention, SpectralGate
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.position import AbsolutePosition, positions_on_grid, resample_positions
 from ommatid.nn.residual import Residual, stochastic_depth
+from ommatid.nn.spatial_mlp import SpatialMLP
 
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 SPECTRAL_STAGES = 2
 MIX_CELLS = 8  # stem cells on a side of the smallest box that MixToken exchanges
 
@@ -88,22 +88,22 @@ class SpectFormer(Backbone):
 
     def __init__(self, config: SpectFormerConfig) -> None:
         super().__init__(config)
-        self.body = PlainBody(config) if config.arch == "vanilla" else PyramidBody(config)
-        self.channels, self.strides = self.body.channels, self.body.strides
+        self.trunk = PlainTrunk(config) if config.arch == "vanilla" else PyramidTrunk(config)
+        self.channels, self.strides = self.trunk.channels, self.trunk.strides
         self.head = classifier(self.embed_dim, config.num_classes)
         labelled = config.arch == "hierarchical" and config.token_label and config.num_classes > 0
         self.token_head = nn.Linear(self.embed_dim, config.num_classes) if labelled else None
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        return self.body.maps(self._checked(image))
+        return self.trunk.maps(self._checked(image))
 
     def embed(self, image: Tensor) -> Tensor:
-        return self.body.pooled(self.maps(image))[0]
+        return self.trunk.pooled(self.maps(image))[0]
 
     def forward(self, image: Tensor) -> Tensor:
         """With a token classifier, half of each class's best token is added to the logits."""
-        pooled, tokens = self.body.pooled(self.maps(image))
+        pooled, tokens = self.trunk.pooled(self.maps(image))
         if self.token_head is None:
             return self.head(pooled)
         return self.head(pooled) + 0.5 * self.token_head(tokens).amax(1)
@@ -115,7 +115,7 @@ class SpectFormer(Backbone):
             ValueError: the model has no token classifier.
         """
         require(self.token_head is not None, "token_label", self.config.token_label, "true, with num_classes above 0")
-        assert isinstance(self.body, PyramidBody)
+        assert isinstance(self.trunk, PyramidTrunk)
         assert self.token_head is not None
         require(
             all(side % 32 == 0 for side in image.shape[-2:]),
@@ -123,11 +123,11 @@ class SpectFormer(Backbone):
             tuple(image.shape[-2:]),
             "multiples of 32 for token labelling",
         )
-        stem = self.body.stem(channels_last(self._checked(image)))
+        stem = self.trunk.stem(channels_last(self._checked(image)))
         grid = (stem.shape[1] // MIX_CELLS, stem.shape[2] // MIX_CELLS)
         box = random_box(grid)
         mixed = exchange(stem, Box(*(MIX_CELLS * edge for edge in box)))
-        pooled, tokens = self.body.pooled(pyramid(self.body.stages, mixed))
+        pooled, tokens = self.trunk.pooled(pyramid(self.trunk.stages, mixed))
         token_logits = exchange(self.token_head(tokens).unflatten(1, grid), box)
         return TokenLabelling(self.head(pooled), token_logits.flatten(1, 2), box)
 
@@ -136,7 +136,7 @@ class SpectFormer(Backbone):
         return image
 
 
-class PlainBody(nn.Module):
+class PlainTrunk(nn.Module):
     """Patches and positions, spectral blocks, attention blocks, norm."""
 
     def __init__(self, config: SpectFormerConfig) -> None:
@@ -147,10 +147,7 @@ class PlainBody(nn.Module):
         self.stem = PatchEmbed(config.in_channels, dim, config.patch_size)
         self.position = AbsolutePosition(config.grid, dim)
         self.spectral = nn.Sequential(
-            *(
-                Residual(dim, SpectralMLP(dim, hidden, config.grid), norm=LayerNorm, drop_path=rate)
-                for rate in rates[: config.spectral_depth]
-            )
+            *(spectral_block(dim, hidden, config.grid, drop_path=rate) for rate in rates[: config.spectral_depth])
         )
         self.attention = nn.Sequential(
             *(
@@ -169,20 +166,12 @@ class PlainBody(nn.Module):
         return tokens.mean(1), tokens
 
 
-class SpectralMLP(nn.Module):
-    """Spectral gate, norm, MLP, all in one residual branch: (B, H, W, C) -> (B, H, W, C)."""
-
-    def __init__(self, dim: int, hidden: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.gate = SpectralGate(dim, size)
-        self.norm = LayerNorm(dim)
-        self.mlp = MLP(dim, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm(self.gate(x)))
+def spectral_block(dim: int, hidden: int, size: tuple[int, int], *, drop_path: float) -> Residual:
+    inner = SpatialMLP(dim, SpectralGate(dim, size), hidden, norm=LayerNorm)
+    return Residual(dim, inner, norm=LayerNorm, drop_path=drop_path)
 
 
-class PyramidBody(nn.Module):
+class PyramidTrunk(nn.Module):
     """A convolutional stem, two spectral stages, two of attention, and a class token that reads the last map."""
 
     def __init__(self, config: SpectFormerConfig) -> None:
@@ -190,7 +179,7 @@ class PyramidBody(nn.Module):
         dims, depths = config.dims, config.depths
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, depths)
-        self.stem = conv_stem(config.in_channels, config.stem_dim, dims[0])
+        self.stem = spectformer_stem(config.in_channels, config.stem_dim, dims[0])
         self.stages = nn.ModuleList(
             Stage(
                 overlapping_embed(dims[i - 1], dim, first=False) if i else nn.Identity(),
@@ -212,7 +201,7 @@ class PyramidBody(nn.Module):
         return self.norm(self.class_block(tokens)), self.norm(tokens)
 
 
-def conv_stem(in_dim: int, hidden: int, dim: int) -> nn.Sequential:
+def spectformer_stem(in_dim: int, hidden: int, dim: int) -> nn.Sequential:
     """Four convolutions, the first and last of stride 2: (B, H, W, C_in) -> (B, ceil(H / 4), ceil(W / 4), C)."""
     return nn.Sequential(
         ConvNorm(in_dim, hidden, 7, stride=2, act=nn.ReLU()),
@@ -247,15 +236,6 @@ class ClassBlock(nn.Module):
         return self.channel(start + read).squeeze(1)
 
 
-class Box(NamedTuple):
-    """A rectangle of cells; top and left are inside, bottom and right just outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-
 class TokenLabelling(NamedTuple):
     """Logits of the class token (B, classes) and of every token (B, N, classes), and the box that was exchanged.
 
@@ -266,27 +246,6 @@ class TokenLabelling(NamedTuple):
     logits: Tensor
     token_logits: Tensor
     box: Box
-
-
-def random_box(grid: tuple[int, int]) -> Box:
-    """MixToken's box: a uniform share of the grid, centred anywhere, cut off at the borders."""
-    side = (1 - torch.rand(()).item()) ** 0.5  # the share kept outside is Beta(1, 1), that is uniform
-    edges = []
-    for length in grid:
-        half, centre = int(length * side) // 2, int(torch.randint(length, ()))
-        edges.append((max(centre - half, 0), min(centre + half, length)))
-    (top, bottom), (left, right) = edges
-    return Box(top, left, bottom, right)
-
-
-def exchange(features: Tensor, box: Box) -> Tensor:
-    """Replaces a box of every map (B, H, W, C) by the same box of the map at the batch's other end."""
-    height, width = features.shape[1:3]
-    inside = F.pad(
-        features.new_ones(box.bottom - box.top, box.right - box.left, dtype=torch.bool),
-        (box.left, width - box.right, box.top, height - box.bottom),
-    )
-    return torch.where(inside[..., None], features.flip(0), features)
 
 
 def plain(dim: int, depth: int, heads: int) -> SpectFormerConfig:
@@ -310,33 +269,33 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^pos_embed$", "body.position.table"),
-    (r"^patch_embed\.", "body.stem."),
-    (r"^patch_embed1\.conv\.([036])\.", lambda match: f"body.stem.{int(match[1]) // 3}.conv."),
-    (r"^patch_embed1\.conv\.([147])\.", lambda match: f"body.stem.{int(match[1]) // 3}.norm."),
-    (r"^patch_embed1\.", "body.stem.3."),
-    (r"^patch_embed(\d)\.", zero_based("body.stages.{}.downsample.")),
-    (r"^block(\d)\.", zero_based("body.stages.{}.blocks.")),
-    (r"^norm([123])\.", zero_based("body.stages.{}.norm.")),
-    (r"^norm4?\.", "body.norm."),
-    (r"^post_network\.0\.norm1\.", "body.class_block.norm."),
-    (r"^post_network\.0\.attn\.", "body.class_block.attention."),
-    (r"^post_network\.0\.norm2\.", "body.class_block.channel.norm."),
-    (r"^post_network\.0\.mlp\.", "body.class_block.channel.inner."),
+    (r"^pos_embed$", "trunk.position.table"),
+    (r"^patch_embed\.", "trunk.stem."),
+    (r"^patch_embed1\.conv\.([036])\.", lambda match: f"trunk.stem.{int(match[1]) // 3}.conv."),
+    (r"^patch_embed1\.conv\.([147])\.", lambda match: f"trunk.stem.{int(match[1]) // 3}.norm."),
+    (r"^patch_embed1\.", "trunk.stem.3."),
+    (r"^patch_embed(\d)\.", zero_based("trunk.stages.{}.downsample.")),
+    (r"^block(\d)\.", zero_based("trunk.stages.{}.blocks.")),
+    (r"^norm([123])\.", zero_based("trunk.stages.{}.norm.")),
+    (r"^norm4?\.", "trunk.norm."),
+    (r"^post_network\.0\.norm1\.", "trunk.class_block.norm."),
+    (r"^post_network\.0\.attn\.", "trunk.class_block.attention."),
+    (r"^post_network\.0\.norm2\.", "trunk.class_block.channel.norm."),
+    (r"^post_network\.0\.mlp\.", "trunk.class_block.channel.inner."),
     (r"^aux_head\.", "token_head."),
-    (r"^spectral\.(\d+)\.norm1\.", r"body.spectral.\1.norm."),
-    (r"^spectral\.(\d+)\.norm2\.", r"body.spectral.\1.inner.norm."),
-    (r"^spectral\.(\d+)\.filter\.complex_weight$", r"body.spectral.\1.inner.gate.gain"),
-    (r"^spectral\.(\d+)\.mlp\.", r"body.spectral.\1.inner.mlp."),
-    (r"^attention\.", "body.attention."),
+    (r"^spectral\.(\d+)\.norm1\.", r"trunk.spectral.\1.norm."),
+    (r"^spectral\.(\d+)\.norm2\.", r"trunk.spectral.\1.inner.norm."),
+    (r"^spectral\.(\d+)\.filter\.complex_weight$", r"trunk.spectral.\1.inner.mixer.gain"),
+    (r"^spectral\.(\d+)\.mlp\.", r"trunk.spectral.\1.inner.mlp."),
+    (r"^attention\.", "trunk.attention."),
     (r"\.norm1\.", ".token.norm."),
     (r"\.norm2\.", ".channel.norm."),
     (r"\.attn\.complex_weight$", ".token.inner.gain"),
     (r"\.attn\.", ".token.inner."),
     (r"\.(inner|attention)\.q\.", r".\1.query."),
     (r"\.(inner|attention)\.kv\.", r".\1.key_value."),
-    (r"^(body\.stages\..*)\.mlp\.dwconv\.dwconv\.", r"\1.channel.inner.conv."),
-    (r"^(body\.(?:stages|attention)\..*)\.mlp\.", r"\1.channel.inner."),
+    (r"^(trunk\.stages\..*)\.mlp\.dwconv\.dwconv\.", r"\1.channel.inner.conv."),
+    (r"^(trunk\.(?:stages|attention)\..*)\.mlp\.", r"\1.channel.inner."),
 ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +22,8 @@ from ommatid.nn.block import pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.mixers import SlicedGroupAttention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import Residual
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

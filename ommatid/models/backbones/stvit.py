@@ -21,7 +21,7 @@ from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, SuperTokenAttention
-from ommatid.nn.norm import BatchNorm2d
+from ommatid.nn.norm import BatchNorm2d, LayerNorm
 from ommatid.nn.position import ConvPosition
 from ommatid.nn.residual import Residual, stochastic_depth
 
@@ -109,7 +109,7 @@ def stvit_block(config: STViTConfig, stage: int, *, drop_path: float) -> nn.Sequ
     return nn.Sequential(
         OrderedDict(
             position=ConvPosition(dim),
-            token=branch(token_mixer(config, stage), norm=partial(nn.LayerNorm, eps=1e-6)),
+            token=branch(token_mixer(config, stage), norm=LayerNorm),
             channel=branch(mlp, norm=BatchNorm2d),
         )
     )

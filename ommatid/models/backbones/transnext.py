@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -22,9 +21,8 @@ from ommatid.nn.embed import overlapping_embed
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import AggregatedAttention, LengthScaledAttention
 from ommatid.nn.mixture_of_heads import MixtureOfHeads
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 NO_DECAY = ("query_embedding", "window_bias", "temperature", "network.0.weight", "network.2.weight")
 

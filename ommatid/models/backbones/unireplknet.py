@@ -7,7 +7,6 @@ Recognition" (arXiv 2311.15599).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -17,14 +16,12 @@ from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d, depthwise_conv
 from ommatid.nn.deploy import fold_norm_after_, scale_output_
-from ommatid.nn.embed import PatchEmbed
+from ommatid.nn.embed import PatchEmbed, overlapping_embed
 from ommatid.nn.init import init_linear_and_conv_
-from ommatid.nn.norm import BatchNorm2d, GlobalResponseNorm
+from ommatid.nn.norm import BatchNorm2d, GlobalResponseNorm, LayerNorm
 from ommatid.nn.reparam import ReparamConv
 from ommatid.nn.residual import Residual, stochastic_depth
 from ommatid.nn.squeeze_excite import SqueezeExcite
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 # (kernel size, dilation) of what is trained in parallel with each large kernel.
 DILATED_BRANCHES = {
@@ -91,7 +88,7 @@ class UniRepLKNet(Backbone):
 
 
 def halving(in_dim: int, dim: int) -> PatchEmbed:
-    return PatchEmbed(in_dim, dim, 3, stride=2, padding=1, norm=LayerNorm(dim))
+    return overlapping_embed(in_dim, dim, first=False, norm=LayerNorm)
 
 
 def unireplknet_block(config: UniRepLKNetConfig, stage: int, index: int, *, drop_path: float) -> Residual:

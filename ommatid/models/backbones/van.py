@@ -19,7 +19,7 @@ from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
 from ommatid.nn.mixers import LargeKernelAttention
-from ommatid.nn.norm import BatchNorm2d
+from ommatid.nn.norm import BatchNorm2d, LayerNorm
 from ommatid.nn.residual import stochastic_depth
 
 
@@ -49,7 +49,7 @@ class VAN(Backbone):
                 if i
                 else ConvNorm(config.in_channels, dim, 7, stride=4, bias=True),
                 [van_block(dim, int(dim * config.mlp_ratios[i]), drop_path=rate) for rate in rates[i]],
-                nn.LayerNorm(dim, eps=1e-6),
+                LayerNorm(dim),
             )
             for i, dim in enumerate(dims)
         )

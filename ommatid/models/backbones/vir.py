@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -24,6 +23,7 @@ from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Retention
 from ommatid.nn.mixers.retention import Form
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.position import AbsolutePosition, positions_on_grid
 from ommatid.nn.residual import stochastic_depth
 
@@ -68,7 +68,6 @@ class ViR(Backbone):
     def __init__(self, config: ViRConfig) -> None:
         super().__init__(config)
         self.channels, self.strides = (config.dim,), (config.patch_size,)
-        norm = partial(nn.LayerNorm, eps=1e-6)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)
         self.position = AbsolutePosition(config.grid, config.dim)
@@ -79,15 +78,15 @@ class ViR(Backbone):
                     config.dim,
                     Retention(config.dim, config.heads, chunk_size=config.chunk_size),
                     MLP(config.dim, int(config.dim * config.mlp_ratio)),
-                    norm=norm,
+                    norm=LayerNorm,
                     layer_scale=config.layer_scale,
                     drop_path=rate,
                 )
                 for rate in rates
             )
         )
-        self.token_norm = norm(config.dim) if config.pool == "token_last" else nn.Identity()
-        self.pooled_norm = norm(config.dim) if config.pool == "avg" else nn.Identity()
+        self.token_norm = LayerNorm(config.dim) if config.pool == "token_last" else nn.Identity()
+        self.pooled_norm = LayerNorm(config.dim) if config.pool == "avg" else nn.Identity()
         self.head = classifier(config.dim, config.num_classes)
         self.apply(init_linear_)
         nn.init.normal_(self.position.table, std=0.02)

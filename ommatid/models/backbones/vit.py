@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention
+from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.tokens import ClassToken, TokenSequence, sequence_on_grid
 
@@ -67,7 +67,6 @@ class ViT(Backbone):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
         self.channels, self.strides = (config.dim,), (config.patch_size,)
-        norm = partial(nn.LayerNorm, eps=1e-6)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)
         self.sequence = TokenSequence(config.grid, config.dim, class_token=config.class_token)
@@ -77,15 +76,15 @@ class ViT(Backbone):
                     config.dim,
                     Attention(config.dim, config.heads, qkv_bias=config.qkv_bias),
                     MLP(config.dim, int(config.dim * config.mlp_ratio)),
-                    norm=norm,
+                    norm=LayerNorm,
                     layer_scale=config.layer_scale,
                     drop_path=rate,
                 )
                 for rate in rates
             )
         )
-        self.token_norm = nn.Identity() if config.fc_norm else norm(config.dim)
-        self.pooled_norm = norm(config.dim) if config.fc_norm else nn.Identity()
+        self.token_norm = nn.Identity() if config.fc_norm else LayerNorm(config.dim)
+        self.pooled_norm = LayerNorm(config.dim) if config.fc_norm else nn.Identity()
         self.head = classifier(config.dim, config.num_classes)
         self.apply(init_linear_)
         if isinstance(self.sequence.class_token, ClassToken):

@@ -11,6 +11,7 @@ from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.deploy import scale_output_
 from ommatid.nn.selective_scan import SelectiveScan
 from ommatid.ops.cross_scan import Direction, cross_merge, cross_scan
+from ommatid.ops.resize import resample
 
 Directions = tuple[Direction, ...]
 
@@ -111,7 +112,7 @@ class MultiScaleScan(nn.Module):
         size = (x.shape[1], x.shape[2])
         fine = self.norm(scanned(F.silu(self.conv(x)), self.fine_directions, self.fine_ssm))
         coarse = scanned(F.silu(self.coarse_conv(x)), self.coarse_directions, self.scan_as_one)
-        return fine + upsampled(coarse, size)
+        return fine + resample(coarse, size, mode="bilinear")
 
     def scan_as_one(self, sequences: Tensor) -> Tensor:
         """(B, K, L, E) -> the same, normed: the K sequences one after another."""
@@ -123,9 +124,3 @@ def scanned(features: Tensor, directions: Directions, scan: Callable[[Tensor], T
     """Scans a map (B, H, W, E) along some directions; the sum of what comes back to each position, (B, H, W, E)."""
     size = (features.shape[1], features.shape[2])
     return cross_merge(scan(cross_scan(features, directions)), size, directions)
-
-
-def upsampled(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, h, w, E) -> (B, H, W, E) where size is (H, W): bilinear, half-pixel centres."""
-    resized = F.interpolate(features.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1)
