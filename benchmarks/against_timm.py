@@ -1,16 +1,17 @@
 """Our models against timm's of the same architecture, with equal weights: forward, deployed forward, training step.
 
 The two alternate in one process, ours, timm's, ours, timm's, ...; the ratio is timm's time divided by ours, taken in
-each pair of neighbours: above 1 ours is faster. Outputs are checked to agree first. Eager mode, float32, CPU.
+each pair of neighbours: above 1 ours is faster. Outputs are checked to agree first. Eager mode, float32, CPU; a process
+for each model.
 
     python benchmarks/against_timm.py --threads 1
 """
 
 import argparse
+import multiprocessing
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -45,26 +46,32 @@ def training_step(model: nn.Module, image: Tensor, label: Tensor) -> Call:
     return step
 
 
-def comparisons(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Against]]:
-    """The three comparisons of one model. Training comes last, because it changes the weights."""
+def comparisons(name: str, arguments: argparse.Namespace) -> list[str]:
+    """The three comparisons of one model, as rows. Training comes last, because it changes the weights.
+
+    Meant for a process of its own: what the models before it left in the allocator's hands would change the times.
+    """
     ours = create_model(name).eval()
     theirs = timm_twin(name, ours)
     image, label = image_for(ours, arguments.batch, (SIZE, SIZE)), torch.randint(1000, (arguments.batch,))
 
-    def compare(subject: Call, peer: Call) -> Against:
+    def compare(kind: str, subject: Call, peer: Call) -> str:
         limits = {"rounds": arguments.rounds, "seconds": arguments.seconds, "clock": CLOCKS[arguments.clock]}
-        return summarize(name, alternate([subject, peer], CPU, **limits), error)
+        return row(kind, summarize(name, alternate([subject, peer], CPU, **limits), error))
 
-    for kind, subject in (("forward", ours), ("deployed forward", deployed_copy(ours))):
-        error = output_error(subject, theirs, image)
-        with torch.inference_mode():
-            yield kind, compare(partial(subject, image), partial(theirs, image))
-    yield "training step", compare(training_step(ours, image, label), training_step(theirs, image, label))
+    rows = []
+    with thread_count(arguments.threads):
+        for kind, subject in (("forward", ours), ("deployed forward", deployed_copy(ours))):
+            error = output_error(subject, theirs, image)
+            with torch.inference_mode():
+                rows.append(compare(kind, partial(subject, image), partial(theirs, image)))
+        steps = training_step(ours, image, label), training_step(theirs, image, label)
+        return [*rows, compare("training step", *steps)]
 
 
-def row(name: str, kind: str, result: Against) -> str:
+def row(kind: str, result: Against) -> str:
     quartiles = f"{result.ratio_p25:.2f} – {result.ratio_p75:.2f}"
-    cells = [name, kind, f"{result.latency_ms:.0f}", f"{result.ratio:.2f}", quartiles, f"{result.error:.0e}"]
+    cells = [result.name, kind, f"{result.latency_ms:.0f}", f"{result.ratio:.2f}", quartiles, f"{result.error:.0e}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -92,11 +99,10 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
-    with thread_count(arguments.threads):
-        for name in arguments.models:
-            for kind, result in comparisons(name, arguments):
-                lines.append(row(name, kind, result))
-                print(lines[-1], flush=True)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for rows in processes.imap(partial(comparisons, arguments=arguments), arguments.models, chunksize=1):
+            lines += rows
+            print("\n".join(rows), flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n")
 

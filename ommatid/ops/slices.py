@@ -10,6 +10,9 @@ from torch import Tensor
 TOKENS_PER_THREAD = 512
 """Enough rows for a matrix product to run at full speed, few enough for its result to stay in the cache."""
 
+FEWEST = 4
+"""Every slice reads the weights again: fewer slices than this gain less than that costs."""
+
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function(x)`, computed slice by slice along the first axis where that is faster: inference on a CPU.
@@ -24,6 +27,5 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return function(x)
-    tokens_per_entry = max(x.shape[1:-1].numel(), 1)
-    length = -(-TOKENS_PER_THREAD * torch.get_num_threads() // tokens_per_entry)
-    return function(x) if length >= len(x) else torch.cat([function(part) for part in x.split(length)])
+    count = x.shape[:-1].numel() // (TOKENS_PER_THREAD * torch.get_num_threads())
+    return function(x) if count < FEWEST else torch.cat([function(part) for part in x.chunk(count)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ommatid.ops.slices import TOKENS_PER_THREAD, in_slices
+from ommatid.ops.slices import FEWEST, TOKENS_PER_THREAD, in_slices
 
 
 class Recorder(nn.Module):
@@ -28,10 +28,11 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.mark.parametrize(
     ("shape", "lengths"),
     [
-        ((TOKENS_PER_THREAD, 3), [TOKENS_PER_THREAD]),
-        ((TOKENS_PER_THREAD + 1, 3), [TOKENS_PER_THREAD, 1]),
+        ((FEWEST * TOKENS_PER_THREAD - 1, 3), [FEWEST * TOKENS_PER_THREAD - 1]),
+        ((FEWEST * TOKENS_PER_THREAD, 3), [TOKENS_PER_THREAD] * FEWEST),
+        ((FEWEST * TOKENS_PER_THREAD + 2, 3), [TOKENS_PER_THREAD + 1] * (FEWEST - 1) + [TOKENS_PER_THREAD - 1]),
         ((3, 32, 32, 2), [1, 1, 1]),
-        ((5, 16, 16, 2), [2, 2, 1]),
+        ((11, 16, 16, 2), [3, 3, 3, 2]),
         ((3, 4, 4, 2), [3]),
     ],
 )
