@@ -12,6 +12,7 @@ from ommatid.nn.norm import BatchNorm2d
 from ommatid.nn.reparam import depthwise_residual
 from ommatid.nn.residual import MakeNorm, Residual
 from ommatid.nn.squeeze_excite import SqueezeExcite, rounded_width
+from ommatid.ops.refusal import require_map
 from ommatid.ops.windows import pad_to_multiple
 
 
@@ -50,10 +51,8 @@ class PatchEmbed(nn.Module):
         self.norm = norm or nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        height, width = features.shape[1:3]
         smallest = self.proj.kernel_size[0] - 2 * int(self.proj.padding[0])
-        if min(height, width) < smallest:
-            raise ValueError(f"size = {(height, width)} is not possible: allowed is at least {smallest} a side")
+        require_map(min(features.shape[1:3]) >= smallest, features, f"at least {smallest} a side")
         return self.norm(self.proj(features))
 
 

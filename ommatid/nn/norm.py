@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ommatid.ops.refusal import require_map
+
 # With the epsilon that most vision transformers are published with; that of PyTorch is 1e-5.
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -46,9 +48,7 @@ class InstanceNorm2d(GroupNorm):
         super().__init__(dim, dim, eps=eps)
 
     def forward(self, features: Tensor) -> Tensor:
-        size = tuple(features.shape[1:3])
-        if size == (1, 1):
-            raise ValueError(f"size = {size} is not possible: allowed is more than one position to norm over")
+        require_map(features.shape[1:3] != (1, 1), features, "more than one position to norm over")
         return super().forward(features)
 
 

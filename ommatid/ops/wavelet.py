@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ommatid.ops.refusal import require_map
+
 
 def haar(features: Tensor) -> tuple[Tensor, Tensor]:
     """One level: averages and differences of every 2x2 square.
@@ -23,9 +25,8 @@ def haar(features: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a side is odd.
     """
-    height, width = features.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f"map size = {(height, width)} is not possible: allowed is an even number of rows and columns")
+    even = all(side % 2 == 0 for side in features.shape[1:3])
+    require_map(even, features, "an even number of rows and columns")
     upper, lower = (features / 2).unflatten(1, (-1, 2)).unbind(2)
     rows_sum, rows_difference = upper + lower, upper - lower
     (left, right), (left_difference, right_difference) = (

@@ -18,11 +18,12 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import join_layers
 from ommatid.models.registry import register
 from ommatid.nn.block import Block
+from ommatid.nn.class_attention import ClassAttention
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
-from ommatid.nn.mixers import Attention, ClassAttention
+from ommatid.nn.mixers import Attention
 from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import DropPath, stochastic_depth
 from ommatid.nn.tokens import TokenSequence

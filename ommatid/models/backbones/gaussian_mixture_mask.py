@@ -17,7 +17,7 @@ from ommatid.models.registry import register
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
-from ommatid.nn.mixers import GaussianMixtureMask, LearnedMask, MaskedAttention
+from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
 from ommatid.nn.tokens import ClassToken, TokenSequence, sequence_on_grid
 
 

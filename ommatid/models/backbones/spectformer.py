@@ -18,12 +18,13 @@ from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.class_attention import ClassAttention
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.embed import PatchEmbed, overlapping_embed
 from ommatid.nn.feedforward import MLP, ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mix_token import Box, exchange, random_box
-from ommatid.nn.mixers import Attention, ClassAttention, SpatialReductionAttention, SpectralGate
+from ommatid.nn.mixers import Attention, SpatialReductionAttention, SpectralGate
 from ommatid.nn.norm import LayerNorm
 from ommatid.nn.position import AbsolutePosition, positions_on_grid, resample_positions
 from ommatid.nn.residual import Residual, stochastic_depth

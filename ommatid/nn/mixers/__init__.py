@@ -5,7 +5,6 @@ from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.bi_level_routing import BiLevelRoutingAttention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
-from ommatid.nn.mixers.class_attention import ClassAttention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
@@ -22,7 +21,7 @@ from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.lowtention import Lowtention
-from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
+from ommatid.nn.mixers.masked_attention import MaskedAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
@@ -55,14 +54,12 @@ __all__ = [
     "BiLevelRoutingAttention",
     "CascadedGroupAttention",
     "ChannelAttention",
-    "ClassAttention",
     "ConvProjectionAttention",
     "CrossShapedAttention",
     "EfficientModulation",
     "FactorizationAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
-    "GaussianMixtureMask",
     "GlobalLocalFilter",
     "Gridded",
     "GuidedAttention",
@@ -73,7 +70,6 @@ __all__ = [
     "InjectiveLinearAttention",
     "LargeKernelAttention",
     "LargeSmallConv",
-    "LearnedMask",
     "LengthScaledAttention",
     "LongShortAttention",
     "Lowtention",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.deploy import scale_output_
 from ommatid.ops.bi_level_routing import bi_level_routing_attention
+from ommatid.ops.refusal import require_map
 from ommatid.ops.windows import merge, pad_to_multiple, partition
 
 
@@ -61,10 +62,9 @@ class BiLevelRoutingAttention(nn.Module):
         return self.proj(mixed[:, :height, :width])
 
     def pad_or_refuse(self, x: Tensor) -> Tensor:
-        size, regions = tuple(x.shape[1:3]), self.regions
-        if not self.pad and any(side % regions for side in size):
-            raise ValueError(f"a map of {size} is not possible: allowed is a multiple of {regions} regions a side")
-        return pad_to_multiple(x, (regions, regions))
+        whole = all(side % self.regions == 0 for side in x.shape[1:3])
+        require_map(self.pad or whole, x, f"a multiple of {self.regions} regions a side")
+        return pad_to_multiple(x, (self.regions, self.regions))
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)

@@ -12,6 +12,7 @@ from ommatid.nn.conv import ConvNorm
 from ommatid.nn.deploy import scale_output_
 from ommatid.nn.position import DistanceBias
 from ommatid.ops.attention import attend
+from ommatid.ops.refusal import require_map
 
 
 class CascadedGroupAttention(nn.Module):
@@ -27,6 +28,9 @@ class CascadedGroupAttention(nn.Module):
         key_dim: K, the width of queries and keys of one head.
         window: rows and columns of the map.
         kernel_sizes: k_i, the kernel of the depthwise convolution on the queries, of each head; odd.
+
+    Raises:
+        ValueError: in the forward pass, a map of another size.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class CascadedGroupAttention(nn.Module):
         self.proj = ConvNorm(dim, dim, 1, scale=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_map(tuple(x.shape[1:3]) == self.window, x, f"{self.window}: other maps go through `Windowed`")
         groups = x.chunk(len(self.qkv), dim=-1)
         heads: list[Tensor] = []
         for group, qkv, query_conv, bias in zip(groups, self.qkv, self.query_conv, self.bias(), strict=True):

@@ -10,6 +10,7 @@ from ommatid.nn.deploy import scale_output_
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.position import ConvPosition
 from ommatid.ops.attention import attend
+from ommatid.ops.refusal import require_map
 
 WINDOW = 7
 
@@ -102,8 +103,7 @@ def averaged_windows(source: Tensor, heads: int, dilation: int) -> Tensor:
     """
     height, width = source.shape[1:3]
     smallest = smallest_side(dilation)
-    if min(height, width) < smallest:
-        raise ValueError(f"size = {(height, width)} is not possible: allowed is at least {smallest} a side")
+    require_map(min(height, width) >= smallest, source, f"at least {smallest} a side")
     rows, columns = (tiled_positions(side, dilation).to(source.device) for side in (height, width))
     windows = source.index_select(1, rows).index_select(2, columns)
     windows = windows.unflatten(3, (heads, -1)).unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW))

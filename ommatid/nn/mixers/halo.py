@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.pool import AvgPool2d
 from ommatid.ops.attention import attend
+from ommatid.ops.refusal import require_map
 from ommatid.ops.windows import merge, partition, partition_with_halo
 
 
@@ -53,7 +54,8 @@ class HaloAttention(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=dim**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_size((x.shape[1], x.shape[2]))
+        multiple = self.block if isinstance(self.pool, nn.Identity) else 2 * self.block
+        require_map(all(side % multiple == 0 for side in x.shape[1:3]), x, f"a multiple of {multiple} a side")
         step = self.query_stride
         block = (self.block // step, self.block // step)
         query_map = self.query(x[:, ::step, ::step])
@@ -62,11 +64,6 @@ class HaloAttention(nn.Module):
         key, value = windows.unflatten(-1, (self.heads, -1)).split(self.widths, dim=-1)
         mixed = attend(query, key, value, bias=self.positions(query)).unflatten(0, (len(x), -1))
         return self.pool(merge(mixed, block, (query_map.shape[1], query_map.shape[2])))
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        multiple = self.block if isinstance(self.pool, nn.Identity) else 2 * self.block
-        if any(side % multiple for side in size):
-            raise ValueError(f"a map of {size} is not possible: allowed is a multiple of {multiple} a side")
 
 
 class QueryPositionBias(nn.Module):

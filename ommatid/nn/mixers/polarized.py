@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class ParallelPolarizedAttention(nn.Module):
     """Both gates look at the input, and their results are added: (B, H, W, C) -> (B, H, W, C).
 
-    Cost: 4 H W C + 3/2 C^2 multiply-adds.
+    Polarized self-attention in parallel (arXiv 2107.00782). Cost: 4 H W C + 3/2 C^2 multiply-adds.
     """
 
     def __init__(self, dim: int) -> None:
@@ -27,7 +27,7 @@ class ParallelPolarizedAttention(nn.Module):
 class SequentialPolarizedAttention(nn.Module):
     """The gate per position looks at what the gate per channel let through: (B, H, W, C) -> (B, H, W, C).
 
-    Cost: H W (C^2 / 2 + 5/2 C) + 9/8 C^2 multiply-adds.
+    Polarized self-attention in sequence (arXiv 2107.00782). Cost: H W (C^2 / 2 + 5/2 C) + 9/8 C^2 multiply-adds.
     """
 
     def __init__(self, dim: int) -> None:

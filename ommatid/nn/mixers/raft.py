@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ommatid.nn.feedforward import MLP
+from ommatid.ops.refusal import require_map
 
 
 class RaftMixer(nn.Module):
@@ -19,15 +20,20 @@ class RaftMixer(nn.Module):
         raft: r; divides C.
         hidden: width between the two linear layers.
         vertical: whether the axis is that of the rows' numbers; along a row otherwise.
+
+    Raises:
+        ValueError: in the forward pass, lines that are not of P tokens.
     """
 
     def __init__(self, side: int, raft: int, hidden: int, *, vertical: bool) -> None:
         super().__init__()
+        self.side = side
         self.raft = raft
         self.vertical = vertical
         self.mlp = MLP(raft * side, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_map(x.shape[1 if self.vertical else 2] == self.side, x, f"{self.side} tokens a line")
         lines = x.transpose(1, 2) if self.vertical else x
         rafts = lines.unflatten(-1, (self.raft, -1)).permute(0, 1, 4, 3, 2)  # (B, lines, C / r, r, P)
         mixed = self.mlp(rafts.flatten(3)).view(rafts.shape).permute(0, 1, 4, 3, 2).flatten(3)

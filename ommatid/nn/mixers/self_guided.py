@@ -10,6 +10,7 @@ from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.deploy import scale_output_
 from ommatid.nn.mixers.spatial_reduction import strided_reduction
 from ommatid.ops.attention import attend, attend_weighing
+from ommatid.ops.refusal import require_map
 from ommatid.ops.windows import merge, partition
 
 WINDOW = (7, 7)
@@ -70,9 +71,7 @@ class GuidingAttention(nn.Module):
 
     def _tokens(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], tuple[int, int]]:
         """Queries, keys and values (..., N, heads, d) of the coarse map and of the windows; the coarse map's size."""
-        size = (x.shape[1], x.shape[2])
-        if size[0] % WINDOW[0] or size[1] % WINDOW[1]:
-            raise ValueError(f"a map of {size} is not possible: allowed are multiples of {WINDOW[0]} a side")
+        require_map(all(side % WINDOW[0] == 0 for side in x.shape[1:3]), x, f"multiples of {WINDOW[0]} a side")
         coarse_query, window_query = self.query(x).chunk(2, dim=-1)
         reduced = self.reduction(x)
         coarse_key, coarse_value = self.coarse_key_value(reduced.flatten(1, 2)).chunk(2, dim=-1)
@@ -125,6 +124,7 @@ class GuidedAttention(nn.Module):
     def forward(self, x: Tensor, significance: Tensor) -> Tensor:
         tokens = x.flatten(1, 2)
         query = self.query(tokens).unflatten(-1, (self.heads, -1))
+        require_map(tokens.shape[1] % self.multiple == 0, x, f"one of a multiple of {self.multiple} tokens")
         joined = self._join(tokens, significance.flatten(1))
         key, value = self.key_value(joined).unflatten(-1, (2, self.heads, -1)).unbind(2)
         return self.proj(attend(query, key, value).view(x.shape) + self.local(x))
@@ -132,8 +132,6 @@ class GuidedAttention(nn.Module):
     def _join(self, tokens: Tensor, significance: Tensor) -> Tensor:
         """(B, N, C), (B, N) -> (B, K, C), the least significant first."""
         batch, count, channels = tokens.shape
-        if count % self.multiple:
-            raise ValueError(f"a map of {count} tokens is not possible: allowed is a multiple of {self.multiple}")
         order = significance.argsort(dim=1).unsqueeze(-1).expand(-1, -1, channels)
         parts = tokens.gather(1, order).split(part_lengths(count, len(self.runs)), dim=1)
         joined = [

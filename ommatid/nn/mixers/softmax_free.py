@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ommatid.ops.refusal import require_map
 from ommatid.ops.softmax_free import softmax_free_attend
 
 
@@ -45,9 +46,7 @@ class SoftmaxFreeAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = (x.shape[1], x.shape[2])
-        if min(size) < self.ratio:
-            raise ValueError(f"size = {size} is not possible: allowed is at least {self.ratio} a side")
+        require_map(min(x.shape[1:3]) >= self.ratio, x, f"at least {self.ratio} a side")
         query = self.query(x) / (x.shape[-1] // self.heads) ** 0.25
         value = self.value(x)
         mixed = softmax_free_attend(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ommatid.ops.refusal import require_map
 from ommatid.ops.spectral_filter import spectral_filter
 
 
@@ -17,12 +18,17 @@ class SpectralGate(nn.Module):
     Args:
         dim: C.
         size: (H, W).
+
+    Raises:
+        ValueError: in the forward pass, a map of another size.
     """
 
     def __init__(self, dim: int, size: tuple[int, int]) -> None:
         super().__init__()
+        self.size = size
         rows, columns = size
         self.gain = nn.Parameter(0.02 * torch.randn(rows, columns // 2 + 1, dim, 2))  # (real, imaginary) last
 
     def forward(self, x: Tensor) -> Tensor:
+        require_map(tuple(x.shape[1:3]) == self.size, x, f"{self.size}, fixed by the gain")
         return spectral_filter(x, torch.view_as_complex(self.gain))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ommatid.nn.feedforward import MLP
+from ommatid.ops.refusal import require_map
 
 
 class TokenMLP(nn.Module):
@@ -15,11 +16,16 @@ class TokenMLP(nn.Module):
     Args:
         tokens: rows * columns.
         hidden: width between the two linear layers.
+
+    Raises:
+        ValueError: in the forward pass, a map of another number of tokens.
     """
 
     def __init__(self, tokens: int, hidden: int) -> None:
         super().__init__()
+        self.tokens = tokens
         self.mlp = MLP(tokens, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_map(x.shape[1] * x.shape[2] == self.tokens, x, f"one of {self.tokens} tokens")
         return self.mlp(x.flatten(1, 2).mT).mT.reshape(x.shape)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ommatid.nn.conv import ConvTranspose2d
 from ommatid.nn.deploy import fold_norm_after_
 from ommatid.nn.norm import BatchNorm2d
+from ommatid.ops.refusal import require_map
 from ommatid.ops.wavelet import haar
 
 
@@ -24,7 +25,7 @@ class WaveletMixer(nn.Module):
         levels: of the transform.
 
     Raises:
-        ValueError (forward): a side is no multiple of 2 ** levels.
+        ValueError: in the forward pass, a side is no multiple of 2 ** levels.
     """
 
     def __init__(self, dim: int, hidden: int, mlp_dim: int, levels: int) -> None:
@@ -36,6 +37,8 @@ class WaveletMixer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        multiple = 2 ** len(self.levels)
+        require_map(all(side % multiple == 0 for side in x.shape[1:3]), x, f"a multiple of {multiple} a side")
         low, bands = self.reduction(x), []
         for _ in self.levels:
             low, details = haar(low)

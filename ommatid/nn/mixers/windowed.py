@@ -10,8 +10,8 @@ from ommatid.ops.windows import merge, pad_to_multiple, partition
 class Windowed(nn.Module):
     """Applies a token mixer to each window as if it were a map of its own: (B, H, W, C) -> (B, H, W, C).
 
-    Maps that are no multiple of the window are zero-padded at the bottom and right; nothing masks the padding.
-    Cost: that of the mixer on every window.
+    What Swin Transformer (arXiv 2103.14030) does with attention. Maps that are no multiple of the window are
+    zero-padded at the bottom and right; nothing masks the padding. Cost: that of the mixer on every window.
 
     Args:
         mixer: (B, rows, columns, C) -> (B, rows, columns, C).

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ommatid.nn.deploy import deployed_copy
-from ommatid.nn.mixers import Attention, GaussianMixtureMask, LearnedMask, MaskedAttention
+from ommatid.nn.mixers import Attention
+from ommatid.nn.mixers.masked_attention import GaussianMixtureMask, LearnedMask, MaskedAttention
 
 
 def test_mask_is_a_sum_of_gaussians_of_the_distance() -> None:
