@@ -111,7 +111,7 @@ class BiFormer(Backbone):
         make_stem, downsample, block = (
             (plain_stem, partial(PreNormMerging, norm=BatchNorm2d), plain_block)
             if config.plain
-            else (stem, overlapping_conv, biformer_block)
+            else (biformer_stem, overlapping_conv, biformer_block)
         )
         self.stem = make_stem(config.in_channels, dims[0])
         self.stages = nn.ModuleList(
@@ -134,7 +134,7 @@ class BiFormer(Backbone):
         return self.norm(self.maps(image)[-1]).mean((1, 2))
 
 
-def stem(in_dim: int, dim: int) -> nn.Sequential:
+def biformer_stem(in_dim: int, dim: int) -> nn.Sequential:
     return nn.Sequential(overlapping_conv(in_dim, dim // 2, act=nn.GELU()), overlapping_conv(dim // 2, dim))
 
 
@@ -153,7 +153,7 @@ def biformer_block(config: BiFormerConfig, stage: int, *, drop_path: float) -> n
     layer_scale = config.layer_scale if config.layer_scale and config.layer_scale > 0 else None
     residual = Residual if config.pre_norm else PostNormResidual
     branch = partial(residual, dim, norm=LayerNorm, layer_scale=layer_scale, drop_path=drop_path)
-    mixer = token_mixer(config, stage)
+    mixer = biformer_mixer(config, stage)
     return nn.Sequential(OrderedDict(position=ConvPosition(dim), token=branch(mixer), channel=branch(mlp)))
 
 
@@ -161,10 +161,10 @@ def plain_block(config: BiFormerConfig, stage: int, *, drop_path: float) -> nn.S
     dim = config.dims[stage]
     branch = partial(Residual, dim, norm=LayerNorm, drop_path=drop_path)
     mlp = MLP(dim, int(dim * config.mlp_ratios[stage]))
-    return nn.Sequential(OrderedDict(token=branch(token_mixer(config, stage)), channel=branch(mlp)))
+    return nn.Sequential(OrderedDict(token=branch(biformer_mixer(config, stage)), channel=branch(mlp)))
 
 
-def token_mixer(config: BiFormerConfig, stage: int) -> nn.Module:
+def biformer_mixer(config: BiFormerConfig, stage: int) -> nn.Module:
     dim, topk, kernel = config.dims[stage], config.topks[stage], config.side_dwconv
     if topk == 0:
         return nn.Sequential(Conv2d(dim, dim, 1), depthwise_conv(dim, 5), Conv2d(dim, dim, 1))

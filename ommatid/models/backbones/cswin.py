@@ -24,7 +24,7 @@ from ommatid.nn.mixers import CrossShapedAttention
 from ommatid.nn.residual import stochastic_depth
 
 # Pixels a side that the stem needs: its kernel of 7 has a padding of 2, not 3.
-SMALLEST = 3
+SMALLEST_IMAGE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class CSWinConfig(Config):
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, heads=self.heads, stripe_widths=self.stripe_widths)
         require_divisible(self.dims, self.heads)
-        require(self.image_size >= SMALLEST, "image_size", self.image_size, f"at least {SMALLEST}")
+        require(self.image_size >= SMALLEST_IMAGE, "image_size", self.image_size, f"at least {SMALLEST_IMAGE}")
         require_positive(stripe_widths=self.stripe_widths)
         for stage, heads in enumerate(self.heads):
             halves = self.stage_stripe(stage) is None or heads % 2 == 0
@@ -55,7 +55,7 @@ class CSWinConfig(Config):
 
     def stage_stripe(self, stage: int) -> int | None:
         """Width of the stripes of a stage; None where attention spans the whole map."""
-        side, _ = halved(((self.image_size - SMALLEST) // 4 + 1,) * 2, stage)
+        side, _ = halved(((self.image_size - SMALLEST_IMAGE) // 4 + 1,) * 2, stage)
         width = self.stripe_widths[stage]
         whole = stage == len(self.dims) - 1 or (not self.dense and side == width)
         return None if whole else width

@@ -66,7 +66,7 @@ class CvTConfig(Config):
         require(odd, "kernel_sizes", self.kernel_sizes, "odd integers: queries are as many as tokens")
 
     @property
-    def smallest_side(self) -> int:
+    def smallest_image(self) -> int:
         """Pixels a side that leave the last stage one cell."""
         side = 1
         geometry = zip(self.patch_sizes, self.patch_strides, self.patch_paddings, strict=True)
@@ -104,7 +104,7 @@ class CvT(Backbone):
 
     def _run(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """The map of each stage, and the last stage's class token (B, 1, D) or nothing (B, 0, D)."""
-        require_at_least(image, self.config.smallest_side)
+        require_at_least(image, self.config.smallest_image)
         features, maps = channels_last(image), []
         for stage in self.stages:
             class_token, features = stage(features)

@@ -145,10 +145,10 @@ def dinat_block(config: DiNATConfig, level: int, layer: int, *, drop_path: float
     dim = config.dims[level] if config.variant in HIERARCHICAL else config.dim
     scale = config.layer_scale if config.variant in CONVOLUTIONAL else None
     mlp = MLP(dim, int(dim * config.mlp_ratio))
-    return Block(dim, token_mixer(config, dim, level, layer), mlp, layer_scale=scale, drop_path=drop_path)
+    return Block(dim, dinat_mixer(config, dim, level, layer), mlp, layer_scale=scale, drop_path=drop_path)
 
 
-def token_mixer(config: DiNATConfig, dim: int, level: int, layer: int) -> nn.Module:
+def dinat_mixer(config: DiNATConfig, dim: int, level: int, layer: int) -> nn.Module:
     heads = config.level_heads(level)
     if config.kernel_size is None:
         side = config.image_size // config.patch_size

@@ -80,7 +80,7 @@ class EfficientViT(Backbone):
         self.stages = nn.ModuleList(
             Stage(
                 sandwiched_merging(dims[i - 1], dim) if i else nn.Identity(),
-                [sandwich_block(config, i, drop_path=rate) for rate in rates[i]],
+                [efficientvit_block(config, i, drop_path=rate) for rate in rates[i]],
             )
             for i, dim in enumerate(dims)
         )
@@ -93,7 +93,7 @@ class EfficientViT(Backbone):
         return self.maps(image)[-1].mean((1, 2))
 
 
-def sandwich_block(config: EfficientViTConfig, stage: int, *, drop_path: float) -> nn.Sequential:
+def efficientvit_block(config: EfficientViTConfig, stage: int, *, drop_path: float) -> nn.Sequential:
     """Attention between two pairs of a depthwise convolution and an MLP: each in a residual branch."""
     dim, heads, window = config.dims[stage], config.heads[stage], config.stage_window(stage)
     attention = CascadedGroupAttention(dim, heads, config.key_dims[stage], window, config.kernel_sizes[:heads])

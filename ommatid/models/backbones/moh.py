@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.backbones import transnext
-from ommatid.models.backbones.transnext import NO_DECAY, TransNeXtConfig, token_mixer, transnext_stages
+from ommatid.models.backbones.transnext import NO_DECAY, TransNeXtConfig, transnext_mixer, transnext_stages
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.registry import register, register_part
 from ommatid.nn.block import pyramid
@@ -152,7 +152,7 @@ class MoHAttention(nn.Module):
         super().__init__()
         assert isinstance(config.heads, int)
         self.config = config
-        self.mixer = token_mixer(
+        self.mixer = transnext_mixer(
             config.dim,
             config.heads,
             config.window_size,

@@ -123,7 +123,7 @@ REFERENCE_NAMES = [
     (r"^classifier\.", ""),
     (r"(blocks\.\d+)\.norm\.", r"\1.token.norm."),
     (r"(blocks\.\d+)\.norm2\.", r"\1.channel.norm."),
-    (r"\.op\.(in_proj|out_proj)\.", r".token.inner.\1."),
+    (r"\.op\.(in|out)_proj\.", r".token.inner.proj_\1."),
     (r"\.op\.se\.fc\.0\.", ".token.inner.excite.fc1."),
     (r"\.op\.se\.fc\.2\.", ".token.inner.excite.fc2."),
     (r"\.op\.conv2d\.", ".token.inner.scan.conv."),

@@ -77,7 +77,7 @@ class PVT(Backbone):
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stages = nn.ModuleList(
-            Stage(patches(config, i), [pvt_block(config, i, drop_path=rate) for rate in rates[i]])
+            Stage(pvt_embed(config, i), [pvt_block(config, i, drop_path=rate) for rate in rates[i]])
             for i in range(len(dims))
         )
         self.class_token = nn.Parameter(torch.zeros(1, 1, dims[-1]))
@@ -107,7 +107,7 @@ class PVT(Backbone):
         return maps, patches, last.blocks(torch.cat([first, patches.flatten(1, 2)], dim=1))
 
 
-def patches(config: PVTConfig, stage: int) -> nn.Sequential:
+def pvt_embed(config: PVTConfig, stage: int) -> nn.Sequential:
     """Patches of a stage's map, normed, with their positions."""
     dim, in_dim = config.dims[stage], config.dims[stage - 1] if stage else config.in_channels
     embed = PatchEmbed(in_dim, dim, 2 if stage else config.patch_size, norm=nn.LayerNorm(dim))

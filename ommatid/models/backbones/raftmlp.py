@@ -95,7 +95,7 @@ class RaftMLP(Backbone):
         in_dims = (config.in_channels, *dims)
         self.stages = nn.ModuleList(
             Stage(
-                Resized(embedding(config, i, in_dims[i], dim), config.patch_sizes[i]),
+                Resized(raftmlp_embed(config, i, in_dims[i], dim), config.patch_sizes[i]),
                 [raftmlp_block(config, i) for _ in range(config.depths[i])],
             )
             for i, dim in enumerate(dims)
@@ -138,11 +138,11 @@ def raftmlp_block(config: RaftMLPConfig, stage: int) -> nn.Sequential:
     dim, rate = config.dims[stage], config.drop_path_rate
     channel_mlp = Residual(dim, MLP(dim, config.channel_expansion * dim), drop_path=rate)
     return nn.Sequential(
-        OrderedDict(token=OnGrid(token_mixing(config, stage), config.sides[stage]), channel=channel_mlp)
+        OrderedDict(token=OnGrid(raftmlp_mixer(config, stage), config.sides[stage]), channel=channel_mlp)
     )
 
 
-def token_mixing(config: RaftMLPConfig, stage: int) -> nn.Sequential:
+def raftmlp_mixer(config: RaftMLPConfig, stage: int) -> nn.Sequential:
     dim, rate, side = config.dims[stage], config.drop_path_rate, config.sides[stage]
     if config.token_mixing == "original_tm":
         mixers: list[nn.Module] = [TokenMLP(side**2, config.token_expansion * side**2)]
@@ -153,7 +153,7 @@ def token_mixing(config: RaftMLPConfig, stage: int) -> nn.Sequential:
     return nn.Sequential(*(Residual(dim, mixer, drop_path=rate) for mixer in mixers))
 
 
-def embedding(config: RaftMLPConfig, stage: int, in_dim: int, dim: int) -> nn.Module:
+def raftmlp_embed(config: RaftMLPConfig, stage: int, in_dim: int, dim: int) -> nn.Module:
     size = config.patch_sizes[stage]
     if config.embedding == "emb_mixer":
         return PatchEmbed(in_dim, dim, size)

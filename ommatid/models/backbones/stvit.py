@@ -109,13 +109,13 @@ def stvit_block(config: STViTConfig, stage: int, *, drop_path: float) -> nn.Sequ
     return nn.Sequential(
         OrderedDict(
             position=ConvPosition(dim),
-            token=branch(token_mixer(config, stage), norm=LayerNorm),
+            token=branch(stvit_mixer(config, stage), norm=LayerNorm),
             channel=branch(mlp, norm=BatchNorm2d),
         )
     )
 
 
-def token_mixer(config: STViTConfig, stage: int) -> nn.Module:
+def stvit_mixer(config: STViTConfig, stage: int) -> nn.Module:
     dim, heads, size = config.dims[stage], config.heads[stage], config.stoken_sizes[stage]
     if size == 1:
         return Attention(dim, heads, qkv_bias=config.qkv_bias)

@@ -129,7 +129,7 @@ def transnext_stages(
 
 def transnext_block(config: TransNeXtConfig, stage: int, gate: MixtureOfHeads | None, *, drop_path: float) -> Block:
     dim = config.dims[stage]
-    mixer = token_mixer(
+    mixer = transnext_mixer(
         dim,
         config.heads[stage],
         config.window_sizes[stage],
@@ -144,7 +144,7 @@ def transnext_block(config: TransNeXtConfig, stage: int, gate: MixtureOfHeads | 
     return Block(dim, mixer, ConvGLU(dim, hidden), norm=LayerNorm, drop_path=drop_path)
 
 
-def token_mixer(
+def transnext_mixer(
     dim: int, heads: int, window_size: int | None, ratio: int, *, pool_size: int | None = None, **options
 ) -> nn.Module:
     """Attention over the whole map where the ratio is 1, otherwise to the window and the pooled map."""

@@ -47,18 +47,18 @@ class SS2D(nn.Module):
         excite: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(dim, 2 * inner_dim, bias=False)
+        self.proj_in = nn.Linear(dim, 2 * inner_dim, bias=False)
         self.scan = scan
         self.act = act or nn.SiLU()
         self.excite = excite or nn.Identity()
-        self.out_proj = nn.Linear(inner_dim, dim, bias=False)
+        self.proj_out = nn.Linear(inner_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        features, gate = self.in_proj(x).chunk(2, dim=-1)
-        return self.out_proj(self.excite(self.scan(features)) * self.act(gate))
+        features, gate = self.proj_in(x).chunk(2, dim=-1)
+        return self.proj_out(self.excite(self.scan(features)) * self.act(gate))
 
     def scale_output_(self, scale: Tensor) -> None:
-        scale_output_(self.out_proj, scale)
+        scale_output_(self.proj_out, scale)
 
 
 class CrossScan(nn.Module):

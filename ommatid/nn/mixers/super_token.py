@@ -20,14 +20,14 @@ class SuperTokenAttention(nn.Module):
     Args:
         dim: C.
         heads: number of heads; divides C.
-        size: s.
+        cell_size: s.
         iterations: T, of the association of pixels and super tokens.
         qkv_bias: bias of the joint query, key and value projection.
     """
 
-    def __init__(self, dim: int, heads: int, size: int, *, iterations: int = 1, qkv_bias: bool = True) -> None:
+    def __init__(self, dim: int, heads: int, cell_size: int, *, iterations: int = 1, qkv_bias: bool = True) -> None:
         super().__init__()
-        self.cell = (size, size)
+        self.cell = (cell_size, cell_size)
         self.iterations = iterations
         self.attention = Attention(dim, heads, qkv_bias=qkv_bias)
 

@@ -24,6 +24,7 @@ def arguments(name: str) -> dict[str, Any]:
     return {
         "bias": RelativePositionBias((5, 5), 4),
         "block_size": 7,
+        "cell_size": 4,
         "depthwise": True,
         "dim": 64,
         "grid": SIZE,
@@ -67,7 +68,6 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "AggregatedAttention": {"window_size": 3},
     "Gridded": {"grid": (5, 7)},
     "SpatialReductionAttention": {"reduction": nn.Identity()},
-    "SuperTokenAttention": {"size": 4},
     "Windowed": {"window": (5, 7)},
 }
 
