@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from ommatid.models import Config, families
+from ommatid.models.config import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +49,17 @@ def test_json_values_take_the_declared_types() -> None:
 def test_wrong_values_are_named(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         Example.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [
+        ({"dim": 0}, "a positive integer"),
+        ({"ratio": 0.0}, "a positive number"),
+        ({"dims": (4, -1)}, "positive integers"),
+    ],
+)
+def test_numbers_that_must_be_positive(fields: dict, allowed: str) -> None:
+    require_positive(dim=1, ratio=0.5, dims=(4, 1))
+    with pytest.raises(ValueError, match=f"allowed is {allowed}$"):
+        require_positive(**fields)
