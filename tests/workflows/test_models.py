@@ -8,6 +8,7 @@ import pytest
 from ommatid.models import create_model, families, list_models
 from ommatid.models.backbones.vit import ViTConfig
 from ommatid.workflows import models as module
+from ommatid.workflows import models
 from ommatid.workflows.models import models_table
 
 
@@ -16,12 +17,13 @@ def test_rows_say_what_the_model_is() -> None:
     assert (row.variant, row.family, row.size) == ("pvt_v2_b0", "pvt_v2", (224, 224))
     assert row.parameters == sum(parameter.numel() for parameter in create_model("pvt_v2_b0").parameters())
     assert row.macs == pytest.approx(570e6, rel=0.02)
-    assert row.title.startswith("PVT v2: a pyramid")
+    assert row.title == "PVT v2: Improved Baselines with Pyramid Vision Transformer"
 
 
-def test_the_title_is_the_papers_where_the_catalogue_has_it() -> None:
-    (row,) = models_table("swin_tiny")
-    assert row.title == "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"
+def test_a_family_outside_the_catalogue_has_its_modules_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "all_systems", lambda: ())
+    (row,) = models_table("pvt_v2_b0")
+    assert row.title == "PVT v2: a pyramid whose attention reads a coarser copy of its own map."
 
 
 def test_the_whole_list_has_every_variant_at_its_native_size_and_builds_none(monkeypatch: pytest.MonkeyPatch) -> None:
