@@ -1,6 +1,6 @@
 """Writes the table of families into README.md, from the registry and a run of every reference case.
 
-    python docs/family_table.py
+Run it as `python docs/family_table.py`.
 """
 
 from __future__ import annotations
