@@ -7,7 +7,6 @@ import pytest
 
 from ommatid.models import create_model, families, list_models
 from ommatid.models.backbones.vit import ViTConfig
-from ommatid.workflows import models as module
 from ommatid.workflows import models
 from ommatid.workflows.models import models_table
 
@@ -27,7 +26,7 @@ def test_a_family_outside_the_catalogue_has_its_modules_first_line(monkeypatch: 
 
 
 def test_the_whole_list_has_every_variant_at_its_native_size_and_builds_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "count_parameters", lambda name: pytest.fail(f"{name} was built for a list"))
+    monkeypatch.setattr(models, "count_parameters", lambda name: pytest.fail(f"{name} was built for a list"))
     rows = {row.variant: row for row in models_table()}
     assert list(rows) == list_models()
     assert rows["swin_base_window12_384"].size == (384, 384)
