@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test check setup clean
 
 demo: .venv/runtime
-	$(BIN)/ommatid compare digits --models pvt_v2_b0,shvit_s1,lsnet_t,efficientvit_m2 --recipe quick --out runs/demo
+	$(BIN)/ommatid compare digits --models pvt_v2_b0,shvit_s1,efficientvit_m2 --recipe quick --out runs/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto
