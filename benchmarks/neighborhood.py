@@ -8,17 +8,15 @@ its own, after a warm-up on a small map; the rise of the peak resident set durin
 
 import argparse
 import multiprocessing
-import platform
 import shlex
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from paired import alternating_milliseconds, machine, memory_mebibytes
 
 from ommatid.ops.neighborhood import neighborhood_attention_2d, neighborhood_attention_2d_reference
 
@@ -51,45 +49,15 @@ def prepare(version: str, case: Case, batch: int = BATCH) -> Callable[[], None]:
     return call
 
 
-def alternating_milliseconds(case: Case, repeats: int) -> dict[str, float]:
-    calls = {version: prepare(version, case) for version in VERSIONS}
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {version: [] for version in VERSIONS}
-    for _ in range(repeats):
-        for version, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[version].append(1e3 * (time.perf_counter() - start))
-    return {version: statistics.median(measured) for version, measured in times.items()}
-
-
-def memory_mebibytes(version: str, case: Case, threads: int) -> float:
-    """Rise of this process's peak resident set; meant to be called once, in a fresh process."""
+def memory_of(version: str, case: Case, threads: int) -> float:
     torch.set_num_threads(threads)
-    call = prepare(version, case)
-    prepare(version, case, batch=1)()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to the present resident set
-    before = status_mebibytes("VmRSS")
-    call()
-    return status_mebibytes("VmHWM") - before
-
-
-def status_mebibytes(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
-
-
-def machine(threads: int) -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {multiprocessing.cpu_count()} cores, {threads} thread(s) used, torch {torch.__version__}"
+    return memory_mebibytes(prepare(version, case), warm_up=prepare(version, case, batch=1))
 
 
 def row(case: Case, threads: int, repeats: int) -> str:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        memory = {version: processes.apply(memory_mebibytes, (version, case, threads)) for version in VERSIONS}
-    times = alternating_milliseconds(case, repeats)
+        memory = {version: processes.apply(memory_of, (version, case, threads)) for version in VERSIONS}
+    times = alternating_milliseconds({version: prepare(version, case) for version in VERSIONS}, repeats)
     cells = [
         case.dilation,
         "forward + backward" if case.backward else "forward",

@@ -9,15 +9,13 @@ its own, after a warm-up on a short sequence; the rise of the peak resident set 
 import argparse
 import multiprocessing
 import shlex
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from neighborhood import machine, status_mebibytes
+from paired import alternating_milliseconds, machine, memory_mebibytes
 
 from ommatid.ops.selective_scan import selective_scan, selective_scan_reference
 
@@ -57,34 +55,15 @@ def prepare(version: str, case: Case, length: int = LENGTH) -> Callable[[], None
     return call
 
 
-def alternating_milliseconds(case: Case, repeats: int) -> dict[str, float]:
-    calls = {version: prepare(version, case) for version in VERSIONS}
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {version: [] for version in VERSIONS}
-    for _ in range(repeats):
-        for version, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[version].append(1e3 * (time.perf_counter() - start))
-    return {version: statistics.median(measured) for version, measured in times.items()}
-
-
-def memory_mebibytes(version: str, case: Case, threads: int) -> float:
-    """Rise of this process's peak resident set; meant to be called once, in a fresh process."""
+def memory_of(version: str, case: Case, threads: int) -> float:
     torch.set_num_threads(threads)
-    call = prepare(version, case)
-    prepare(version, case, length=16)()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to the present resident set
-    before = status_mebibytes("VmRSS")
-    call()
-    return status_mebibytes("VmHWM") - before
+    return memory_mebibytes(prepare(version, case), warm_up=prepare(version, case, length=16))
 
 
 def row(case: Case, threads: int, repeats: int) -> str:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        memory = {version: processes.apply(memory_mebibytes, (version, case, threads)) for version in VERSIONS}
-    times = alternating_milliseconds(case, repeats)
+        memory = {version: processes.apply(memory_of, (version, case, threads)) for version in VERSIONS}
+    times = alternating_milliseconds({version: prepare(version, case) for version in VERSIONS}, repeats)
     cells = [
         case.size,
         "forward + backward" if case.backward else "forward",
