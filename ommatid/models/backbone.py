@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
-
 from torch import Tensor, nn
 
 from ommatid.models.config import Config
-from ommatid.nn.deploy import deployed_copy
+from ommatid.models.model import Model
 
 
-class Backbone(nn.Module):
+class Backbone(Model):
     """Base of all image backbones. A family sets `channels` and `strides`, and defines `maps` and `embed`.
 
     Attributes:
-        config: the configuration that the model was built from.
         channels: C_i of each stage, fine to coarse.
         strides: image pixels per feature-map cell of each stage.
         batch_dependent: whether, by the published definition, an image's answer depends on the others in its batch.
-        no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
     """
 
     config: Config
     head: nn.Module
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    no_decay: tuple[str, ...] = ()
-    deployed: bool = False
     batch_dependent: bool = False
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
 
     @property
     def embed_dim(self) -> int:
@@ -65,21 +54,6 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, num_classes), or the embedding where num_classes is 0."""
         return self.head(self.embed(image))
-
-    def deploy(self) -> Self:
-        """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged.
-
-        Its parameters are no longer those of the config: save the model itself, and deploy again after loading.
-        """
-        deployed = deployed_copy(self)
-        deployed.deployed = True
-        return deployed
-
-    def save(self, path: str | Path) -> None:
-        """Writes safetensors with the config in the header; `ommatid.load(path)` rebuilds the model."""
-        from ommatid.models.weights import save
-
-        save(self, path)
 
 
 def classifier(dim: int, num_classes: int) -> nn.Module:

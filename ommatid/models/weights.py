@@ -28,7 +28,11 @@ def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> N
         **(extra or {}),
     }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(tensors, str(path), metadata=header)
+    path = Path(path)
+    path.touch()
+    permissions = path.stat().st_mode
+    save_file(tensors, path, metadata=header)
+    path.chmod(permissions)  # safetensors writes for the owner's eyes only
 
 
 def load(path: str | Path) -> nn.Module:

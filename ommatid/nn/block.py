@@ -35,6 +35,17 @@ class Block(nn.Module):
         return self.channel(self.token(x, *context))
 
 
+def first_token(blocks: Iterable[nn.Module], tokens: Tensor) -> Tensor:
+    """The first of the tokens (B, N, C) after all blocks, which are `Block`s: (B, C).
+
+    In the last block the other tokens are only attended to: nobody reads what its channel mixer would make of them.
+    """
+    *earlier, last = blocks
+    for block in earlier:
+        tokens = block(tokens)
+    return last.channel(last.token(tokens)[:, :1])[:, 0]
+
+
 class Stage(nn.Module):
     """One resolution of a pyramid: (B, H, W, C_in) -> (B, H', W', C). Blocks also get what comes with the input.
 

@@ -11,7 +11,10 @@ from ommatid.measuring.measure import count_macs, forward_memory, image_for, mea
 from ommatid.models import create_model
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
-PUBLISHED = [("vit", 0), ("swin", 0), ("convnext", 0), ("pvt_v2", 0), ("pvt_v2", 2)]
+SPARED = 196 * 2 * 192 * 768
+"""The last MLP of vit_tiny on the patches, which the published number counts and nobody reads."""
+
+PUBLISHED = [("vit", 0, SPARED), ("swin", 0, 0), ("convnext", 0, 0), ("pvt_v2", 0, 0), ("pvt_v2", 2, 0)]
 
 
 class Small(nn.Module):
@@ -55,13 +58,13 @@ def test_memory_is_that_of_weights_image_and_what_is_made_of_them() -> None:
     assert forward_memory(model, image) == 4 * (weights + 192 + 1000 + 10)
 
 
-@pytest.mark.parametrize(("system", "index"), PUBLISHED)
-def test_macs_are_close_to_the_published_ones(system: str, index: int) -> None:
+@pytest.mark.parametrize(("system", "index", "spared"), PUBLISHED)
+def test_macs_are_close_to_the_published_ones(system: str, index: int, spared: int) -> None:
     published = json.loads((CASES / system / "cases.json").read_text())["published"][index]
     with torch.device("meta"):
         model = create_model(system, **published["config"]).eval()
         macs = count_macs(model, image_for(model, 1, (224, 224)))
-    assert macs == pytest.approx(published["macs"], rel=0.02)
+    assert macs + spared == pytest.approx(published["macs"], rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The pages in a real browser: sorting, drawn figures, nothing fetched, nothing wrong in the console."""
 
 import shutil
+import time
 
 import pytest
 
@@ -60,6 +61,20 @@ def count(browser, selector):
     return len(browser.find_elements(By.CSS_SELECTOR, selector))
 
 
+def texts(browser, selector):
+    """What the elements say, read in one step: a figure that redraws itself replaces its elements at any time."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)"
+    return browser.execute_script(script, selector)
+
+
+def comes_to(expected, read, *arguments):
+    """Whether ``read(*arguments)`` gives what is expected, at once or when a figure that redraws itself is done."""
+    deadline = time.monotonic() + 10
+    while (answer := read(*arguments)) != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer == expected
+
+
 def column(browser, index):
     cells = browser.find_elements(By.CSS_SELECTOR, f"table tbody tr > :nth-child({index})")
     return [cell.text.split("\n")[0] for cell in cells]
@@ -67,9 +82,9 @@ def column(browser, index):
 
 def test_comparison_draws_every_point_and_line(open_page):
     browser = open_page(compare_page(compare_results()))
-    assert count(browser, "#figure-accuracy-against-latency .point") == len(MODELS)
-    assert count(browser, "#figure-accuracy-against-parameters .point") == len(MODELS)
-    assert count(browser, "#figure-validation-loss .js-line") == len(MODELS)
+    assert comes_to(len(MODELS), count, browser, "#figure-accuracy-against-latency .point")
+    assert comes_to(len(MODELS), count, browser, "#figure-accuracy-against-parameters .point")
+    assert comes_to(len(MODELS), count, browser, "#figure-validation-loss .js-line")
 
 
 def test_a_click_on_a_header_sorts_by_number_and_a_second_one_turns_it_round(open_page):
@@ -97,8 +112,8 @@ def test_the_keyboard_sorts_too_and_better_comes_first(open_page):
 def test_names_are_shown_as_they_are(open_page):
     runs = [make_run(HOSTILE, HOSTILE, *MODELS[0][2:]), make_run(*MODELS[3]), failed_run(HOSTILE, HOSTILE)]
     browser = open_page(compare_page(compare_results(runs)))
-    labels = browser.find_elements(By.CSS_SELECTOR, "#figure-accuracy-against-latency .textpoint text")
-    assert [label.get_attribute("textContent") for label in labels] == [short_name(HOSTILE), "shvit_s1"]
+    labels = "#figure-accuracy-against-latency .textpoint text"
+    assert comes_to([short_name(HOSTILE), "shvit_s1"], texts, browser, labels)
     assert HOSTILE in column(browser, 1)
 
 
@@ -107,22 +122,24 @@ def test_small_comparisons_open_without_errors(open_page, runs):
     assert len(column(open_page(compare_page(compare_results(runs))), 1)) == len(runs)
 
 
+def labelled_cells(browser):
+    return sum(text != "" for text in texts(browser, "#figure-confusion-matrix .heatmap-label"))
+
+
 @pytest.mark.parametrize("size", [2, 10, 200])
 def test_evaluation_draws_the_matrix(open_page, size):
     browser = open_page(evaluate_page(evaluate_result(size)))
-    assert count(browser, "#figure-confusion-matrix .hm image") == 1
-    counts = [text.text for text in browser.find_elements(By.CSS_SELECTOR, "#figure-confusion-matrix .heatmap-label")]
     filled = sum(value > 0 for row in evaluate_result(size)["confusion"] for value in row)
-    assert len([text for text in counts if text]) == (filled if size <= 20 else 0)
-    assert count(browser, "#figure-reliability .point") == 10
+    assert comes_to(1, count, browser, "#figure-confusion-matrix .hm image")
+    assert comes_to(filled if size <= 20 else 0, labelled_cells, browser)
+    assert comes_to(10, count, browser, "#figure-reliability .point")
 
 
 def test_benchmark_draws_both_sides(open_page):
     rows = bench_rows()
     browser = open_page(bench_page(rows, MACHINE))
-    assert count(browser, "#figure-median-latency .scatterlayer .point") == len(rows) + sum(
-        bool(row["against"]) for row in rows
-    )
+    bars = len(rows) + sum(bool(row["against"]) for row in rows)
+    assert comes_to(bars, count, browser, "#figure-median-latency .scatterlayer .point")
 
 
 @pytest.mark.parametrize("width", [390, 1100, 1280])

@@ -11,12 +11,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require, require_divisible
+from ommatid.models.config import Config, require, require_divisible, require_positive
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_patches, whole_patches
-from ommatid.nn.block import Block
+from ommatid.nn.block import Block, first_token
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -41,6 +41,7 @@ class ViTConfig(Config):
     fc_norm: bool = False
 
     def check(self) -> None:
+        require_positive(depth=self.depth)
         require_divisible(self.dim, self.heads)
         require_patches(self.image_size, self.patch_size)
         pools = ("token", "avg") if self.class_token else ("avg",)
@@ -99,9 +100,10 @@ class ViT(Backbone):
         return [self._patches(self.tokens(image)).unflatten(1, (rows, columns))]
 
     def embed(self, image: Tensor) -> Tensor:
-        tokens = self.token_norm(self.tokens(image))
-        pooled = tokens[:, 0] if self.config.global_pool == "token" else self._patches(tokens).mean(1)
-        return self.pooled_norm(pooled)
+        if self.config.global_pool == "token":
+            class_token = first_token(self.blocks, self.sequence(self.stem(channels_last(image))))
+            return self.pooled_norm(self.token_norm(class_token))
+        return self.pooled_norm(self._patches(self.token_norm(self.tokens(image))).mean(1))
 
     def _patches(self, tokens: Tensor) -> Tensor:
         return tokens[:, int(self.config.class_token) :]

@@ -1,0 +1,44 @@
+"""What every whole model can do, whatever it is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from torch import nn
+
+from ommatid.models.config import PartConfig
+from ommatid.nn.deploy import deployed_copy
+
+
+class Model(nn.Module):
+    """Base of the contracts `Backbone` and `Restorer`.
+
+    Attributes:
+        config: the configuration that the model was built from.
+        deployed: whether this is a copy that `deploy` made.
+        no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
+    """
+
+    config: PartConfig
+    deployed: bool = False
+    no_decay: tuple[str, ...] = ()
+
+    def __init__(self, config: PartConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def deploy(self) -> Self:
+        """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged.
+
+        Its parameters are no longer those of the config: save the model itself, and deploy again after loading.
+        """
+        deployed = deployed_copy(self)
+        deployed.deployed = True
+        return deployed
+
+    def save(self, path: str | Path) -> None:
+        """Writes safetensors with the config in the header; `ommatid.load(path)` rebuilds the model."""
+        from ommatid.models.weights import save
+
+        save(self, path)
