@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ommatid.models.config import Config, PartConfig, suggest
+from ommatid.models.restorer import Restorer
 
 ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 
@@ -123,18 +124,47 @@ def is_classifier(family: Family, config: PartConfig) -> bool:
     return isinstance(config, Config) and getattr(config, "part", None) not in family.parts
 
 
+def is_restorer(family: Family, config: PartConfig) -> bool:
+    """Whether the config stands for a whole model, images in and images out."""
+    return issubclass(family.model, Restorer) and getattr(config, "part", None) not in family.parts
+
+
 def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
     """As `find`, with config fields overridden as in `create_model`, for what trains and runs on images.
 
     Raises:
-        ValueError: as `create_model` does, or the name is that of a part.
+        ValueError: as `create_model` does, or the name is that of a part, or of a restoration network.
     """
-    family, config = find(name)
-    config = config.replace(**overrides)
+    family, config = _find_overridden(name, overrides)
     if not is_classifier(family, config):
-        what = f"the {getattr(config, 'part', None)} part of {family.id}" if isinstance(config, Config) else "a part"
-        raise ValueError(f"{name} is {what}, not an image classifier")
+        raise ValueError(f"{name} is {_kind(family, config)}, not an image classifier")
     return family, config
+
+
+def find_restorer(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
+    """As `find_classifier`, for what makes a better picture of a picture.
+
+    Raises:
+        ValueError: as `create_model` does, or the name is that of a classifier or a part.
+    """
+    family, config = _find_overridden(name, overrides)
+    if not is_restorer(family, config):
+        raise ValueError(f"{name} is {_kind(family, config)}, not a restoration network")
+    return family, config
+
+
+def _find_overridden(name: str, overrides: dict[str, Any]) -> tuple[Family, PartConfig]:
+    family, config = find(name)
+    return family, config.replace(**overrides)
+
+
+def _kind(family: Family, config: PartConfig) -> str:
+    """What the config stands for, in words."""
+    if is_classifier(family, config):
+        return "an image classifier"
+    if is_restorer(family, config):
+        return "a restoration network"
+    return f"the {getattr(config, 'part', None)} part of {family.id}" if isinstance(config, Config) else "a part"
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:

@@ -1,23 +1,33 @@
-"""A trained model with what it takes to use it: its classes and its image size."""
+"""A trained model with what it takes to use it: what the header of its weights says beside the architecture."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from torch import nn
 
 from ommatid.models import load
-from ommatid.models.registry import find_classifier
+from ommatid.models.registry import find_classifier, find_restorer
+from ommatid.models.restorer import Restorer
 from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
+
+CLASSIFICATION, RESTORATION = "classification", "restoration"
+"""Names of the tasks, in settings and in headers. A header without one is a classifier's."""
+
+
+class Facts(Protocol):
+    """What the header of weights says for one task."""
+
+    def to_header(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """What the header of our weights files says beside the architecture.
+    """Of a classifier.
 
     name: the model that was trained. size: side of its images, in pixels. mean, std: their normalisation, per channel.
     """
@@ -49,25 +59,90 @@ class WeightFacts:
 
 
 @dataclass(frozen=True)
-class Trained:
+class RestorerFacts:
+    """Of a restoration network.
+
+    name: the model that was trained. degrade: what it undoes, as `--degrade` takes it; None where it learned from
+    pairs. size: side of its training patches before restoration, in pixels.
+    """
+
+    name: str
+    degrade: str | None
+    size: int
+
+    def to_header(self) -> dict[str, str]:
+        return {
+            "task": RESTORATION,
+            "name": self.name,
+            "degrade": self.degrade or "",
+            "image_size": str(self.size),
+        }
+
+    @classmethod
+    def from_header(cls, header: dict[str, str]) -> Self:
+        return cls(header["name"], header["degrade"] or None, int(header["image_size"]))
+
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+FactsT = TypeVar("FactsT", bound=Facts)
+
+
+@dataclass(frozen=True)
+class Opened(Generic[ModelT, FactsT]):
     """`model`, in evaluation mode, loaded from `path`; `run` is the folder it belongs to, if it was found by it."""
 
-    model: nn.Module
-    facts: WeightFacts
+    model: ModelT
+    facts: FactsT
     path: Path
     run: Run | None
 
 
-def open_trained(run_or_weights: str | Path) -> Trained:
-    """Opens a run folder (its best weights) or a .safetensors file that a training wrote.
+Trained = Opened[nn.Module, WeightFacts]
+TrainedRestorer = Opened[Restorer, RestorerFacts]
 
-    Raises ValueError, in one line, where it is neither.
+
+def open_trained(run_or_weights: str | Path) -> Trained:
+    """Opens a classifier: a run folder (its best weights) or a .safetensors file that a training wrote.
+
+    Raises ValueError, in one line, where it is neither, or holds a model for another task.
     """
-    path = Path(run_or_weights).expanduser()
-    run = None if path.is_file() else Run.open(path)
-    weights = path if run is None else run.weights()
-    header, model = read_header(weights), load(weights)
+    weights, run = find_weights(run_or_weights)
+    header = read_header(weights)
+    if task_of(header) != CLASSIFICATION:
+        raise ValueError(f"{run_or_weights} is of a {task_of(header)}, which tells no classes apart")
+    model = load(weights)
     find_classifier(header["family"])
     if "classes" not in header:
         raise ValueError(f"{weights} does not name its classes: it was saved by hand, not by `ommatid train`")
     return Trained(model, WeightFacts.from_header(header), weights, run)
+
+
+def open_restorer(run_or_weights: str | Path) -> TrainedRestorer:
+    """Opens a restoration network, from a run folder (its best weights) or from a .safetensors file of a training.
+
+    Raises ValueError, in one line, where it is neither, or holds a model for another task.
+    """
+    weights, run = find_weights(run_or_weights)
+    header = read_header(weights)
+    if "classes" in header:
+        raise ValueError(f"{run_or_weights} is of a classification: it tells classes apart and restores no pictures")
+    model = load(weights)
+    find_restorer(header["family"])
+    assert isinstance(model, Restorer)
+    if "degrade" not in header:
+        raise ValueError(f"{weights} does not say what it undoes: it was saved by hand, not by `ommatid train`")
+    return TrainedRestorer(model, RestorerFacts.from_header(header), weights, run)
+
+
+def find_weights(run_or_weights: str | Path) -> tuple[Path, Run | None]:
+    """The weights file, and the run folder it was found by. Raises ValueError where there is no such file or run."""
+    path = Path(run_or_weights).expanduser()
+    if path.is_file():
+        return path, None
+    run = Run.open(path)
+    return run.weights(), run
+
+
+def task_of(header: dict[str, str]) -> str:
+    """The name of the task that a header's weights were trained for."""
+    return header.get("task", CLASSIFICATION)
