@@ -30,6 +30,23 @@ SWIN_STAGE_NAMES = [
 ]
 SWIN_TABLES = [r"\.relative_position_index$", r"\.relative_coords_table$", r"\.attn_mask$"]
 
+# The network of a dynamic position bias: a linear layer, then three times a norm, an activation and a linear layer.
+DYNAMIC_BIAS_NAMES = [
+    (r"\.pos\.pos_proj\.", ".bias.network.0."),
+    (r"\.pos\.pos(\d)\.(\d)\.", lambda match: f".bias.network.{3 * int(match[1]) - 2 + int(match[2])}."),
+]
+
+# Super-resolution of residual groups between a shallow convolution and pixel shuffles: SwinIR (arXiv 2108.10257).
+SWINIR_NAMES = [
+    (r"^conv_first\.", "shallow."),
+    (r"^conv_before_upsample\.0\.", "reconstruction.expand."),
+    (r"^upsample\.", "reconstruction.upsample."),
+    (r"^conv_last\.", "reconstruction.proj."),
+    (r"^conv_after_body\.", "deep.conv."),
+    (r"^norm\.", "deep.norm_behind."),
+    (r"^layers\.(\d+)\.conv\.", r"deep.groups.\1.inner.conv."),
+]
+
 # Stages counted from 1, their parts each in a row of its own: PVT (arXiv 2102.12122).
 PVT_STAGE_NAMES = [
     (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
-from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
+from ommatid.models.names import BLOCK_NAMES, DYNAMIC_BIAS_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved, require_at_least
@@ -205,9 +205,7 @@ REFERENCE_NAMES = [
     (r"^layers\.(\d+)\.blocks\.(\d+)\.ex_conv\.", r"stages.\1.blocks.\2.cooling.0."),
     (r"^layers\.(\d+)\.blocks\.(\d+)\.ex_ln\.", r"stages.\1.blocks.\2.cooling.1."),
     (r"^layers\.(\d+)\.blocks\.(\d+)\.", r"stages.\1.blocks.\2.block."),
-    # The position network: a linear layer, then three times a norm, an activation and a linear layer.
-    (r"\.pos\.pos_proj\.", ".bias.network.0."),
-    (r"\.pos\.pos(\d)\.(\d)\.", lambda match: f".bias.network.{3 * int(match[1]) - 2 + int(match[2])}."),
+    *DYNAMIC_BIAS_NAMES,
     *SWIN_STAGE_NAMES,
     *BLOCK_NAMES,
 ]
