@@ -11,6 +11,7 @@ from rich.console import Console
 from ommatid.cli.options import (
     Batch,
     Data,
+    Degrade,
     Devices,
     Epochs,
     LearningRate,
@@ -18,6 +19,7 @@ from ommatid.cli.options import (
     Recipe,
     Settings,
     Size,
+    Task,
     Threads,
     parse_seeds,
     parse_settings,
@@ -27,7 +29,9 @@ from ommatid.cli.options import (
 def compare(
     data: Data,
     models: Annotated[str, typer.Option(help="Names with commas; NAME[FIELD=VALUE,...] changes a model's config.")],
-    recipe: Recipe = "default",
+    task: Task = None,
+    degrade: Degrade = None,
+    recipe: Recipe = None,
     seeds: Annotated[str, typer.Option(help="How many trainings of each model; or their seeds, as in 4,7.")] = "1",
     epochs: Epochs = None,
     size: Size = None,
@@ -48,6 +52,8 @@ def compare(
     report = workflow(
         data,
         split_models(models),
+        task=task,
+        degrade=degrade,
         recipe=recipe,
         seeds=parse_seeds(seeds),
         epochs=epochs,

@@ -9,11 +9,26 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-Data = Annotated[str, typer.Argument(help="digits, an image folder, a CSV of path,label, or torchvision:NAME.")]
+DATA = (
+    "digits, an image folder, a CSV of path,label, or torchvision:NAME; "
+    "for restoration photographs, or a folder of pictures or pairs."
+)
+
+Data = Annotated[str, typer.Argument(help=DATA)]
 Trained = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a .safetensors file of one.")]
-Recipe = Annotated[str, typer.Option(help="default, quick, cifar, finetune, or a YAML file.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="default, quick, cifar, finetune, restore, or a YAML file; the task's usual one by default."),
+]
+Task = Annotated[str | None, typer.Option(help="classification or restoration; classification by default.")]
+Degrade = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORDS", help='For restoration, what to undo: "bicubic x2", "noise 25", "defocus 1-2 + jpeg 60-95".'
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
-Size = Annotated[int | None, typer.Option(help="Image side in pixels.")]
+Size = Annotated[int | None, typer.Option(help="Image side in pixels; of training patches for restoration.")]
 Batch = Annotated[int | None, typer.Option(help="Images per step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate, instead of the recipe's.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]

@@ -9,21 +9,29 @@ import typer
 from rich.console import Console
 
 from ommatid.cli.options import (
+    DATA,
     Batch,
+    Degrade,
     Devices,
     Epochs,
     LearningRate,
     Precision,
+    Recipe,
     Settings,
     Size,
+    Task,
     parse_settings,
 )
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="digits, an image folder, a CSV, or torchvision:NAME.")] = None,
-    model: Annotated[str | None, typer.Option(help="A name that `ommatid models` lists; pvt_v2_b0 by default.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="default, quick, cifar, finetune, or a YAML file.")] = None,
+    data: Annotated[str | None, typer.Argument(help=DATA)] = None,
+    task: Task = None,
+    degrade: Degrade = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name that `ommatid models` lists; a small one for the task by default.")
+    ] = None,
+    recipe: Recipe = None,
     epochs: Epochs = None,
     size: Size = None,
     batch: Batch = None,
@@ -48,6 +56,8 @@ def train(
 
     result = workflow(
         data,
+        task=task,
+        degrade=degrade,
         model=model,
         recipe=recipe,
         epochs=epochs,
@@ -71,7 +81,7 @@ def train(
     if not is_first_process():
         return
     Console().print(
-        f"best validation accuracy {result.best_accuracy:.2%} after {result.epochs} epochs, "
+        f"best validation {result.metric.word} {result.told} after {result.epochs} epochs, "
         f"{result.seconds:.0f} s: {result.run}",
         markup=False,
         highlight=False,

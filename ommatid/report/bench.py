@@ -59,6 +59,8 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         Column("MACs", "macs", count, best=min),
         *(Column(setting.capitalize(), setting) for setting in _varied(rows)),
     ]
+    if any(row.get("megapixels") for row in rows):
+        columns.insert(3, Column("Megapixels per second", "megapixels", significant, best=max))
     if any(row["against"] for row in rows):
         columns[2:2] = [
             Column("Against", "against_name"),

@@ -4,13 +4,15 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
 from ommatid.report.figure import NEUTRAL, PALETTE, colours, figure, figures, legend, new_figure, plot_text
-from ommatid.report.formats import count, duration, is_number, percent, plain, short_name, significant
+from ommatid.report.formats import count, duration, is_number, plain, short_name, significant
+from ommatid.report.metric import CLASSIFIERS, Metric, Yardstick
 from ommatid.report.page import Section, bullets, code, collapsible, element, facts, page, paragraphs
 from ommatid.report.recommend import accuracy_margin, by_model, pareto_front, recommend
 from ommatid.report.table import Column, sortable_table
@@ -18,57 +20,65 @@ from ommatid.report.table import Column, sortable_table
 Row = Mapping[str, Any]
 
 CSV_FIELDS = (
-    "model",
-    "family",
-    "seed",
-    "status",
-    "error",
-    "accuracy",
-    "accuracy_std",
-    "top5",
-    "latency_ms",
-    "latency_p25_ms",
-    "latency_p75_ms",
-    "throughput",
-    "memory_mb",
-    "parameters",
-    "macs",
-    "train_seconds",
-    "size_mb",
-    "run",
+    *("model", "family", "seed", "status", "error"),
+    *("latency_ms", "latency_p25_ms", "latency_p75_ms", "throughput", "memory_mb", "parameters", "macs"),
+    *("train_seconds", "size_mb", "run"),
 )
-COSTS = {
-    "latency_ms": "Latency, ms per image",
-    "memory_mb": "Memory, MB",
-    "size_mb": "File size, MB",
-    "parameters": "Parameters",
-}
+QUALITY_AT = CSV_FIELDS.index("latency_ms")
+"""Where the metrics stand among them."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What quality is drawn against: an entry of a row, and the title of its axis."""
+
+    key: str
+    title: str
+    more_is_better: bool = False
+
+
+LATENCY = Cost("latency_ms", "Latency, ms per image")
+OTHER_COSTS = (
+    Cost("memory_mb", "Memory, MB"),
+    Cost("size_mb", "File size, MB"),
+    Cost("parameters", "Parameters"),
+)
 
 
 def compare_page(results: Row) -> str:
     """The self-contained HTML page of a comparison; `results` is the content of its results.json."""
-    runs = results["runs"]
-    data = results["data"]
-    classes = f"{len(data['classes'])} classes, {data['train']} training and {data['val']} validation images"
+    runs, data, yardstick = results["runs"], results["data"], _yardstick(results)
+    advice = paragraphs(recommend(runs, yardstick), class_="advice")
     sections = [
-        Section("Recommendation", [paragraphs(recommend(runs), class_="advice"), _certainty(runs, data["val"])]),
-        Section("Results", [_table(runs), _failures(runs)]),
-        *_figure_sections(runs),
+        Section("Recommendation", [advice, _certainty(runs, data["val"], yardstick.judge)]),
+        Section("Results", [_table(runs, yardstick), _failures(runs)]),
+        *_figure_sections(runs, yardstick),
         Section("Data", [_data(data)]),
         Section("Machine", [facts(results["machine"])]),
         Section("Settings", [facts(results["settings"])]),
         Section("Run it again", [code(results["command"])]),
     ]
-    return page(results["title"], f"{data['origin']}: {classes}", sections)
+    return page(results["title"], f"{data['origin']}: {_in_short(data)}", sections)
 
 
 def compare_csv(results: Row) -> str:
     """One row per run, without the learning curves; what was not measured is an empty cell."""
+    first, *others = (metric.key for metric in _yardstick(results).metrics)
+    names = (*CSV_FIELDS[:QUALITY_AT], first, f"{first}_std", *others, *CSV_FIELDS[QUALITY_AT:])
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(_with_quartiles(run) for run in results["runs"])
     return text.getvalue()
+
+
+def _yardstick(results: Row) -> Yardstick:
+    return Yardstick.from_dict(results["yardstick"]) if "yardstick" in results else CLASSIFIERS
+
+
+def _in_short(data: Row) -> str:
+    what = f"{len(data['classes'])} classes" if "classes" in data else data["degrade"] or "pairs"
+    return f"{what}, {data['train']} training and {data['val']} validation images"
 
 
 def _with_quartiles(run: Row) -> dict[str, Any]:
@@ -76,26 +86,27 @@ def _with_quartiles(run: Row) -> dict[str, Any]:
     return dict(run) | {"latency_p25_ms": low, "latency_p75_ms": high}
 
 
-def _certainty(runs: Sequence[Row], images: int) -> Markup | None:
-    models = by_model(runs)
-    if not models or not images:
+def _certainty(runs: Sequence[Row], images: int, metric: Metric) -> Markup | None:
+    models = by_model(runs, metric)
+    if not models or not images or not metric.is_share:
         return None
-    best = max(model["accuracy"] for model in models)
+    best = max(model[metric.key] for model in models)
     margin = 100 * accuracy_margin(best, images)
     text = (
-        f"Measured on {images} validation images, {percent(best)} is known to about ± {margin:.1f} points "
+        f"Measured on {images} validation images, {metric.show(best)} is known to about ± {margin:.1f} points "
         "(95 % interval). Treat models closer than that as level."
     )
     return element("p", text, class_="note")
 
 
-def _table(runs: Sequence[Row]) -> Markup:
+def _table(runs: Sequence[Row], yardstick: Yardstick) -> Markup:
+    judge, *others = yardstick.metrics
     columns = [
         Column("Model", "model", detail="note"),
-        Column("Accuracy", "accuracy", percent, best=max, detail="deviation"),
-        Column("Top 5", "top5", percent, best=max),
+        Column(judge.title, judge.key, judge.show, best=max, detail="deviation"),
+        *(Column(metric.title, metric.key, metric.show, best=max) for metric in others),
         Column("Latency (ms)", "latency_ms", significant, best=min, detail="quartiles"),
-        Column("Images per second", "throughput", significant, best=max),
+        Column(f"{yardstick.work.capitalize()} per second", "throughput", significant, best=max),
         Column("Memory (MB)", "memory_mb", significant, best=min),
         Column("Size (MB)", "size_mb", significant, best=min),
         Column("Parameters", "parameters", count, best=min),
@@ -106,15 +117,15 @@ def _table(runs: Sequence[Row]) -> Markup:
     ]
     if len({run["seed"] for run in runs}) > 1:
         columns.insert(1, Column("Seed", "seed"))
-    return sortable_table(columns, [_with_details(run) for run in runs], "Every run and what it measured")
+    return sortable_table(columns, [_with_details(run, judge) for run in runs], "Every run and what it measured")
 
 
-def _with_details(run: Row) -> dict[str, Any]:
-    deviation, spread = run.get("accuracy_std"), run.get("latency_spread_ms")
+def _with_details(run: Row, metric: Metric) -> dict[str, Any]:
+    deviation, spread = run.get(f"{metric.key}_std"), run.get("latency_spread_ms")
     status = element("span", run["status"], class_="bad" if run["status"] == "failed" else None)
     return dict(run) | {
         "note": status if run["status"] != "done" else None,
-        "deviation": f"± {percent(deviation)}" if is_number(deviation) else None,
+        "deviation": f"± {metric.show(deviation)}" if is_number(deviation) else None,
         "quartiles": "–".join(significant(value) for value in spread) if spread else None,
     }
 
@@ -137,8 +148,9 @@ def _failures(runs: Sequence[Row]) -> Markup | None:
     return element("div", *parts)
 
 
-def _figure_sections(runs: Sequence[Row]) -> list[Section]:
-    models = by_model(runs)
+def _figure_sections(runs: Sequence[Row], yardstick: Yardstick) -> list[Section]:
+    metric = yardstick.judge
+    models = by_model(runs, metric)
     trained = [run for run in runs if run.get("curve")]
     named = {run["model"]: run["family"] for run in (*models, *trained)}
     by_name = colours(list(named))
@@ -147,16 +159,16 @@ def _figure_sections(runs: Sequence[Row]) -> list[Section]:
     shade = {model: key.get(model) or key[family] for model, family in named.items()}
     sections = []
     if models:
-        plots = [_trade_off(models, measure, title, shade) for measure, title in COSTS.items()]
+        plots = [_trade_off(models, cost, metric, shade) for cost in (_speed(yardstick), *OTHER_COSTS)]
         note = (
-            "The grey line is the Pareto front: every model below it is beaten by one that is cheaper or more accurate."
+            "The grey line is the Pareto front: every model below it is beaten by one that is cheaper or "
+            f"{metric.better}."
         )
-        sections.append(
-            Section("Accuracy against cost", [legend(key), figures(*plots), element("p", note, class_="note")])
-        )
+        parts = [legend(key), figures(*plots), element("p", note, class_="note")]
+        sections.append(Section(f"{metric.title} against cost", parts))
     if trained:
         plots = [
-            _curves(trained, "val_accuracy", "Validation accuracy", shade),
+            _curves(trained, f"val_{metric.key}", f"Validation {metric.word}", shade, ".0%" if metric.is_share else ""),
             _curves(trained, "val_loss", "Validation loss", shade),
             _curves(trained, "train_loss", "Training loss", shade),
         ]
@@ -164,32 +176,40 @@ def _figure_sections(runs: Sequence[Row]) -> list[Section]:
     return sections
 
 
-def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[str, str]) -> Markup | None:
-    known = [model for model in models if is_number(model[measure])]
+def _speed(yardstick: Yardstick) -> Cost:
+    """The time that an image takes; where images differ in size, what is done in a second instead."""
+    if yardstick.work == "images":
+        return LATENCY
+    return Cost("throughput", f"{yardstick.work.capitalize()} per second", more_is_better=True)
+
+
+def _trade_off(models: Sequence[Row], cost: Cost, metric: Metric, shade: Mapping[str, str]) -> Markup | None:
+    known = [model for model in models if is_number(model[cost.key])]
     if not known:
         return None
-    costs = [model[measure] for model in known]
-    accuracies = [model["accuracy"] for model in known]
-    deviations = [model["accuracy_std"] or 0.0 for model in known]
-    front = pareto_front(list(zip(costs, accuracies, strict=True)))
+    costs = [model[cost.key] for model in known]
+    qualities = [model[metric.key] for model in known]
+    deviations = [model[f"{metric.key}_std"] or 0.0 for model in known]
+    burdens = [-value for value in costs] if cost.more_is_better else costs
+    front = pareto_front(list(zip(burdens, qualities, strict=True)))
     axis = _cost_axis(costs)
-    plot = new_figure(title, "Accuracy")
+    plot = new_figure(cost.title, metric.axis)
     plot.add_scatter(
         x=[costs[i] for i in front],
-        y=[accuracies[i] for i in front],
+        y=[qualities[i] for i in front],
         mode="lines",
         line={"color": NEUTRAL, "width": 1.5, "shape": "hv"},
         hoverinfo="skip",
     )
     plot.add_scatter(
         x=costs,
-        y=accuracies,
+        y=qualities,
         mode="markers+text",
         text=[plot_text(short_name(model["model"])) if i in front else "" for i, model in enumerate(known)],
-        textposition=_sides(costs, axis),
+        textposition=_sides(costs, axis, cost.more_is_better),
         cliponaxis=False,
         hovertext=[plot_text(model["model"]) for model in known],
-        hovertemplate="%{hovertext}<br>%{y:.1%}, %{x:.3s}<extra></extra>",
+        hovertemplate="%{hovertext}<br>%{y:" + (".1%" if metric.is_share else ".2f") + "}, %{x:.3s}<extra></extra>",
         error_y={
             "array": deviations,
             "thickness": 1,
@@ -199,8 +219,10 @@ def _trade_off(models: Sequence[Row], measure: str, title: str, shade: Mapping[s
         marker={"size": 11, "color": [shade[model["model"]] for model in known], "opacity": 0.9},
     )
     plot.update_xaxes(**axis)
-    plot.update_yaxes(tickformat=".1%", range=_accuracy_range(accuracies, deviations))
-    return figure(plot, f"Accuracy against {title.split(',')[0].lower()}")
+    plot.update_yaxes(
+        tickformat=".1%" if metric.is_share else ".2f", range=_quality_range(qualities, deviations, metric)
+    )
+    return figure(plot, f"{metric.title} against {cost.title.split(',')[0].lower()}")
 
 
 def _cost_axis(costs: Sequence[float]) -> dict[str, Any]:
@@ -212,19 +234,20 @@ def _cost_axis(costs: Sequence[float]) -> dict[str, Any]:
     return {"type": "log", "range": ends, "tickvals": steps, "ticktext": [count(step) for step in steps]}
 
 
-def _accuracy_range(accuracies: Sequence[float], deviations: Sequence[float]) -> list[float]:
-    """The range that holds every point with its deviation; single points get two percentage points around them."""
-    low = min(value - spread for value, spread in zip(accuracies, deviations, strict=True))
-    high = max(value + spread for value, spread in zip(accuracies, deviations, strict=True))
-    padded = _padded(min(low, high - 0.02), high, below=0.12, above=0.16)
-    return [padded[0], min(padded[1], 1.0)]
+def _quality_range(values: Sequence[float], deviations: Sequence[float], metric: Metric) -> list[float]:
+    """The range that holds every point with its deviation; a single point gets room for two steps of "near"."""
+    low = min(value - spread for value, spread in zip(values, deviations, strict=True))
+    high = max(value + spread for value, spread in zip(values, deviations, strict=True))
+    padded = _padded(min(low, high - 2 * metric.near), high, below=0.12, above=0.16)
+    return [padded[0], min(padded[1], 1.0) if metric.is_share else padded[1]]
 
 
-def _sides(costs: Sequence[float], axis: Row) -> list[str]:
+def _sides(costs: Sequence[float], axis: Row, more_is_better: bool) -> list[str]:
     """Where each name goes: inside the figure, and on the side of its point that the Pareto line never crosses."""
     middle = sum(axis["range"]) / 2
     places = [math.log10(cost) if axis["type"] == "log" else cost for cost in costs]
-    return ["bottom right" if place < middle else "top left" for place in places]
+    left, right = ("top right", "bottom left") if more_is_better else ("bottom right", "top left")
+    return [left if place < middle else right for place in places]
 
 
 def _padded(low: float, high: float, below: float, above: float) -> list[float]:
@@ -233,7 +256,7 @@ def _padded(low: float, high: float, below: float, above: float) -> list[float]:
     return [low - below * width, high + above * width]
 
 
-def _curves(runs: Sequence[Row], measure: str, title: str, shade: Mapping[str, str]) -> Markup:
+def _curves(runs: Sequence[Row], measure: str, title: str, shade: Mapping[str, str], ticks: str = "") -> Markup:
     plot = new_figure("Epoch", title)
     for run in runs:
         plot.add_scatter(
@@ -246,15 +269,18 @@ def _curves(runs: Sequence[Row], measure: str, title: str, shade: Mapping[str, s
             hovertemplate="%{fullData.name}<br>epoch %{x}: %{y:.4~g}<extra></extra>",
         )
     plot.update_xaxes(tickformat="d")
-    if measure == "val_accuracy":
-        plot.update_yaxes(tickformat=".0%")
+    plot.update_yaxes(tickformat=ticks)
     return figure(plot, title)
 
 
 def _data(data: Row) -> Markup:
     values = {"Origin": data["origin"], "Training images": data["train"], "Validation images": data["val"]}
     skipped = data["skipped"]
-    parts = [facts(values), collapsible(f"Classes: {len(data['classes'])}", bullets(data["classes"]))]
+    parts = [facts(values)]
+    if "classes" in data:
+        parts.append(collapsible(f"Classes: {len(data['classes'])}", bullets(data["classes"])))
+    else:
+        parts.append(facts({"Degradation": data["degrade"] or "pairs"}))
     if skipped:
         lines = [f"{file['path']}: {file['reason']}" for file in skipped]
         parts.append(collapsible(f"Files skipped: {len(skipped)}", bullets(lines)))

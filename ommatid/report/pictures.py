@@ -15,19 +15,20 @@ from PIL import Image, ImageDraw, ImageFont
 from ommatid.report.confusion import CLASSES_WITH_NUMBERS, confusion_array, row_shares
 from ommatid.report.figure import PALETTE
 from ommatid.report.formats import is_number, short_name
+from ommatid.report.metric import ACCURACY, Metric
 
 MIN_SIDE = 224
 MAX_LABELLED_CLASSES = 100
 
 
-def curves_png(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> None:
-    """Loss and accuracy over the epochs; `rows` is the `curve` of a run. Measurements that are missing leave a gap."""
+def curves_png(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str], metric: Metric = ACCURACY) -> None:
+    """Loss and metric over the epochs; `rows` is the `curve` of a run. Measurements that are missing leave a gap."""
     drawing = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    losses, accuracies = drawing.subplots(1, 2)
+    losses, judged = drawing.subplots(1, 2)
     _lines(losses, rows, {"train_loss": "training", "val_loss": "validation"})
-    _lines(accuracies, rows, {"val_accuracy": "validation"})
+    _lines(judged, rows, {f"val_{metric.key}": "validation"})
     losses.set(xlabel="epoch", ylabel="loss")
-    accuracies.set(xlabel="epoch", ylabel="accuracy")
+    judged.set(xlabel="epoch", ylabel=metric.word)
     drawing.savefig(path, format="png")
 
 

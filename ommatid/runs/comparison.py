@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ommatid.report.compare import compare_csv, compare_page
+from ommatid.report.metric import Metric, Yardstick
 from ommatid.runs.files import write_json, write_text
 from ommatid.runs.run import read_json
 
 Row = dict[str, Any]
 
 UNMEASURED: Row = {
-    "error": None,
-    "accuracy": None,
-    "accuracy_std": None,
-    "top5": None,
     "train_seconds": None,
     "curve": [],
     "latency_ms": None,
@@ -36,8 +33,11 @@ UNMEASURED: Row = {
 }
 
 
-def new_row(model: str, family: str, seed: int, run: str) -> Row:
-    return {"model": model, "family": family, "seed": seed, "status": "pending", "run": run, **UNMEASURED}
+def new_row(model: str, family: str, seed: int, run: str, metrics: Sequence[Metric]) -> Row:
+    first, *others = (metric.key for metric in metrics)
+    quality = dict.fromkeys((first, f"{first}_std", *others))
+    row = {"model": model, "family": family, "seed": seed, "status": "pending", "run": run, "error": None}
+    return {**row, **quality, **UNMEASURED}
 
 
 def continued(folder: Path, results: Row) -> Row:
@@ -76,17 +76,15 @@ def _check_alike(folder: Path, earlier: Row, results: Row) -> None:
 
 def save(folder: Path, results: Row) -> Path:
     """Writes the three files, each replaced whole, and gives the path of the page."""
-    _spread(results["runs"])
+    _spread(results["runs"], Yardstick.from_dict(results["yardstick"]).judge.key)
     write_json(folder / "results.json", results)
     write_text(folder / "results.csv", compare_csv(results))
     write_text(folder / "report.html", compare_page(results))
     return folder / "report.html"
 
 
-def _spread(rows: Sequence[Row]) -> None:
-    """Sets `accuracy_std`: the standard deviation over a model's seeds, where it has several."""
+def _spread(rows: Sequence[Row], metric: str) -> None:
+    """Sets `accuracy_std`, or that of another metric: its deviation over a model's seeds, where it has several."""
     for row in rows:
-        seeds = [
-            other["accuracy"] for other in rows if other["model"] == row["model"] and other["accuracy"] is not None
-        ]
-        row["accuracy_std"] = statistics.stdev(seeds) if len(seeds) > 1 else None
+        seeds = [other[metric] for other in rows if other["model"] == row["model"] and other[metric] is not None]
+        row[f"{metric}_std"] = statistics.stdev(seeds) if len(seeds) > 1 else None

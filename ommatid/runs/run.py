@@ -1,7 +1,7 @@
 """A run folder: what one training wrote, and how to read it again.
 
 config.yaml         every setting; `ommatid train --config` repeats the run from it
-split.json          the classes, and which image was in which part
+split.json          which image was in which part; the classes where there are any
 machine.json        what it ran on, and the versions
 metrics.csv         one row per epoch
 curves.png          the same, drawn
@@ -27,7 +27,8 @@ from ommatid.models import load
 from ommatid.runs.files import write_json, write_text
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_top5", "val_macro_accuracy", "lr", "seconds")
-"""Of metrics.csv. Epochs count from 1; `lr` is where its schedule stood after it; `seconds` is that epoch's time."""
+"""Of a classification's metrics.csv. Epochs count from 1; `lr` is where its schedule stood after it, `seconds` how long
+it took."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Run:
 
     @cached_property
     def split(self) -> dict[str, Any]:
-        """What `ImageData.split()` said, the images of each part by name; and `classes`, `fingerprint` of the data."""
+        """What the data's `split()` said, the images of each part by name; and their `fingerprint` and `classes`."""
         return read_json(self.path / "split.json")
 
     @property
@@ -75,7 +76,7 @@ class Run:
 
     @property
     def size(self) -> int:
-        """Side of the images that the model was trained on, in pixels."""
+        """Side of the images or patches that the model was trained on, in pixels."""
         return self.config["size"]
 
     @property
@@ -89,7 +90,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Outcome of a finished training: best_accuracy, top5, epochs, seconds."""
+        """Outcome of a finished training: best_accuracy, top5 (or its task's metrics), epochs, seconds."""
         return read_json(self.path / "result.json")
 
     @property
@@ -117,8 +118,8 @@ class Run:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
-    def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        lines = [",".join(COLUMNS), *(",".join(str(row[name]) for name in COLUMNS) for row in rows)]
+    def write_metrics(self, rows: Sequence[dict[str, float]], columns: Sequence[str] = COLUMNS) -> None:
+        lines = [",".join(columns), *(",".join(str(row[name]) for name in columns) for row in rows)]
         write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 
 

@@ -6,22 +6,14 @@ images were mixed.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from ommatid.tasks.averaging import move_average
-
-Batch = tuple[Tensor, Tensor]
-MakeOptimizer = Callable[[nn.Module], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
-"""model -> optimiser, and its schedule per step."""
+from ommatid.tasks.training import Batch, MakeOptimizer, Objective, Training
 
 
 def classification_metrics(num_classes: int) -> MetricCollection:
@@ -37,13 +29,28 @@ def classification_metrics(num_classes: int) -> MetricCollection:
     )
 
 
-class Classification(LightningModule):
-    """The training of a classifier: cross-entropy, and metrics of the averaged weights (of the model's own without).
+class CrossEntropy(Objective):
+    """Cross-entropy of logits (B, num_classes); label_smoothing: arXiv 1512.00567, in training alone."""
 
-    model: (B, 3, H, W) -> logits (B, num_classes). label_smoothing: arXiv 1512.00567. average: decay per step of the
-    averaged weights, 0 for none. val_samples: their number, so that what a sampler repeats to serve every
-    process equally is not counted twice.
-    """
+    def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.metrics = classification_metrics(num_classes)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, targets = batch
+        return F.cross_entropy(model(images), targets, label_smoothing=self.label_smoothing)
+
+    def judge(self, model: nn.Module, batch: Batch, kept: int) -> Tensor:
+        images, labels = batch
+        logits, labels = model(images).float()[:kept], labels[:kept]
+        if kept:
+            self.metrics.update(logits, labels)
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+class Classification(Training):
+    """The training of a classifier, (B, 3, H, W) -> logits (B, num_classes); arguments as of its parts."""
 
     def __init__(
         self,
@@ -55,67 +62,5 @@ class Classification(LightningModule):
         label_smoothing: float = 0.0,
         average: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.averaged = copy.deepcopy(model).requires_grad_(False) if average else None
-        self.average = average
-        self.val_samples = val_samples
-        self.make_optimizer = make_optimizer
-        self.label_smoothing = label_smoothing
-        self.metrics = classification_metrics(num_classes)
-        self.val_loss = MeanMetric()
-        self.loss = torch.zeros(())
-        self.loss_sum = torch.zeros(())
-        self.steps = 0
-
-    @property
-    def judged(self) -> nn.Module:
-        """The model that validation sees and that is worth saving."""
-        return self.model if self.averaged is None else self.averaged
-
-    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer, schedule = self.make_optimizer(self.model)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        self.loss_sum, self.steps = torch.zeros((), device=self.device), 0
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, targets = batch
-        loss = F.cross_entropy(self.model(images), targets, label_smoothing=self.label_smoothing)
-        self.loss = loss.detach()
-        self.loss_sum += self.loss
-        self.steps += 1
-        return loss
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.averaged is not None:
-            move_average(self.averaged, self.model, step=self.global_step, decay=self.average)
-
-    def on_validation_epoch_start(self) -> None:
-        self.metrics.reset()
-        self.val_loss.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, labels = batch
-        logits = self.judged(images).float()
-        kept = self._first_seen(len(labels), batch_idx)
-        logits, labels = logits[:kept], labels[:kept]
-        if kept:
-            self.metrics.update(logits, labels)
-            self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
-
-    def epoch_results(self) -> dict[str, float]:
-        """train_loss, val_loss, val_accuracy, val_top5, val_macro_accuracy over all processes; each must call it."""
-        train_loss = self.trainer.strategy.reduce(self.loss_sum / self.steps, reduce_op="mean")
-        judged = {f"val_{name}": value.item() for name, value in self.metrics.compute().items()}
-        return {"train_loss": float(train_loss), "val_loss": self.val_loss.compute().item()} | judged
-
-    def _first_seen(self, count: int, batch_idx: int) -> int:
-        """How many images of this process's batch are new: unshuffled, its k-th is number k * processes + rank.
-
-        The repeated ones are the last, so the new ones come first in a batch.
-        """
-        mine = -(-(self.val_samples - self.trainer.global_rank) // self.trainer.world_size)
-        loader: Any = self.trainer.val_dataloaders
-        return max(min(count, mine - batch_idx * loader.batch_size), 0)
+        objective = CrossEntropy(num_classes, label_smoothing)
+        super().__init__(model, objective, val_samples=val_samples, make_optimizer=make_optimizer, average=average)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from ommatid.data import MEAN, STD
 from ommatid.models import save
 from ommatid.report.pictures import curves_png
 from ommatid.runs.files import replacing
 from ommatid.runs.run import Run
-from ommatid.runs.trained import WeightFacts
-from ommatid.tasks.classification import Batch, Classification
+from ommatid.runs.trained import Facts
+from ommatid.tasks.training import Batch, Training
 from ommatid.training.errors import TrainingError
+from ommatid.training.tasks import Task
 
 SECONDS_BETWEEN_PICTURES = 20
 """Drawing takes longer than an epoch of a small training."""
@@ -43,8 +44,10 @@ class Record(Callback):
     Its rows go into the checkpoint, so that files written by an epoch that is repeated are written again, the same.
     """
 
-    def __init__(self, run: Run, facts: WeightFacts, say: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, task: Task, facts: Facts, say: Callable[[str], None]) -> None:
         self.run = run
+        self.columns = task.columns
+        self.metric = task.yardstick.judge
         self.facts = facts
         self.say = say
         self.rows: list[dict[str, float]] = []
@@ -63,36 +66,39 @@ class Record(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classification) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Training) -> None:  # type: ignore[override]
         results = pl_module.epoch_results()
         row = {"epoch": trainer.current_epoch + 1} | results | {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
+        quality = row[f"val_{self.metric.key}"]
+        best = max((row[f"val_{self.metric.key}"] for row in self.rows), default=-math.inf)
         self.rows = [*self.rows, row | {"seconds": time.perf_counter() - self.started}]
-        bar = {"loss": row["train_loss"], "accuracy": row["val_accuracy"]}
+        bar = {"loss": row["train_loss"], self.metric.word: quality}
         pl_module.log_dict(bar, prog_bar=True, rank_zero_only=True)
         if trainer.is_global_zero:
-            self._write(pl_module.judged, better=row["val_accuracy"] > best, last=len(self.rows) == trainer.max_epochs)
+            self._write(pl_module.judged, better=quality > best, last=len(self.rows) == trainer.max_epochs)
             self.say(
-                f"epoch {row['epoch']}/{trainer.max_epochs}: train loss {row['train_loss']:.3f}, val loss "
-                f"{row['val_loss']:.3f}, val accuracy {row['val_accuracy']:.2%}, {self.rows[-1]['seconds']:.1f} s"
+                f"epoch {row['epoch']}/{trainer.max_epochs}: train loss {row['train_loss']:.3f}, "
+                f"val loss {row['val_loss']:.3f}, val {self.metric.word} {self.metric.exact(quality)}, "
+                f"{self.rows[-1]['seconds']:.1f} s"
             )
 
     def _write(self, model: nn.Module, *, better: bool, last: bool) -> None:
         for name in ("best", "last") if better else ("last",):
             with replacing(self.run.path / f"{name}.safetensors") as draft:
                 save(model, draft, extra=self.facts.to_header() | {"epoch": str(len(self.rows))})
-        self.run.write_metrics(self.rows)
+        self.run.write_metrics(self.rows, self.columns)
         if last or time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
             with replacing(self.run.path / "curves.png") as draft:
-                curves_png(self.rows, draft)
+                curves_png(self.rows, draft, self.metric)
             self.drawn = time.monotonic()
 
 
 class StopAtNonsense(Callback):
     """Stops where the loss is infinite or not a number, before it reaches the weights, and keeps the batch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: Task) -> None:
         self.folder = folder
+        self.task = task
         self.batch: Batch | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -101,24 +107,22 @@ class StopAtNonsense(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self.batch = batch
 
-    def on_after_backward(self, trainer: Trainer, pl_module: Classification) -> None:  # type: ignore[override]
+    def on_after_backward(self, trainer: Trainer, pl_module: Training) -> None:  # type: ignore[override]
         # Here rather than after the forward pass: an accelerator has the backward pass to do while the loss is read.
         if not torch.isfinite(pl_module.loss):
             assert self.batch is not None
-            images, targets = self.batch
             folder = self.folder / f"bad-batch-step{trainer.global_step}"
-            save_batch(folder, images, targets)
+            inputs, targets = (part.detach().cpu() for part in self.batch)
+            save_batch(folder, self.task.tensors((inputs, targets)), self.task.drawn((inputs, targets)))
             raise TrainingError(
                 f"the loss became {pl_module.loss.item()} in epoch {trainer.current_epoch + 1}, step "
                 f"{trainer.global_step}; its batch is in {folder}; try a lower lr, or precision float32"
             )
 
 
-def save_batch(folder: Path, images: Tensor, targets: Tensor) -> None:
+def save_batch(folder: Path, tensors: Mapping[str, Tensor], pictures: Tensor) -> None:
     """Writes batch.safetensors (what the model saw) and batch.png (to look at)."""
     folder.mkdir(parents=True, exist_ok=True)
-    images, targets = images.detach().cpu(), targets.detach().cpu()
     with replacing(folder / "batch.safetensors") as draft:
-        save_file({"images": images.contiguous(), "targets": targets.contiguous()}, draft)
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    save_image((images.float() * std + mean).nan_to_num().clamp(0, 1), folder / "batch.png")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
+    save_image(pictures.nan_to_num().clamp(0, 1), folder / "batch.png")

@@ -14,20 +14,18 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
-from ommatid.data import MEAN, STD, ImageData
 from ommatid.runs.run import Run
-from ommatid.runs.trained import WeightFacts
-from ommatid.tasks.classification import Classification
 from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense
 from ommatid.training.checkpoints import WholeFiles, last_checkpoint
 from ommatid.training.loaders import Batches
 from ommatid.training.optimizer import make_optimizer
 from ommatid.training.recipes import PRECISIONS
 from ommatid.training.settings import Settings
+from ommatid.training.tasks import TaskData, find_task
 
 
 def fit(
-    model: nn.Module, data: ImageData, settings: Settings, run: Run, *, bar: bool, say: Callable[[str], None]
+    model: nn.Module, data: TaskData, settings: Settings, run: Run, *, bar: bool, say: Callable[[str], None]
 ) -> tuple[Path, list[dict[str, float]]]:
     """Trains `model` from the run's checkpoint, or from the start where it has none: the folder, and a row per epoch.
 
@@ -36,26 +34,17 @@ def fit(
     Raises:
         TrainingError: the loss became infinite or no number.
     """
-    recipe = settings.recipe
-    assert settings.size is not None
-    assert settings.workers is not None
-    batches = Batches(data, recipe, size=settings.size, seed=settings.seed, workers=settings.workers)
-    processes = settings.devices * settings.nodes
-    task = Classification(
-        model,
-        num_classes=len(data.classes),
-        val_samples=len(data.val),
-        make_optimizer=partial(make_optimizer, recipe=recipe, steps=recipe.epochs * batches.per_epoch(processes)),
-        label_smoothing=recipe.label_smoothing,
-        average=recipe.ema,
-    )
+    task, recipe = find_task(settings.task), settings.recipe
+    batches = Batches(task, data, settings)
+    steps = recipe.epochs * batches.per_epoch(settings.devices * settings.nodes)
+    training = task.training(model, data, settings, partial(make_optimizer, recipe=recipe, steps=steps))
     if settings.compile:
         model.compile()
-    record = Record(run, WeightFacts(settings.model, data.classes, settings.size, MEAN, STD), say)
+    record = Record(run, task, task.header(data, settings), say)
     callbacks: list[Callback] = [
         SeedEpoch(settings.seed),
         record,
-        StopAtNonsense(run.path),
+        StopAtNonsense(run.path, task),
         last_checkpoint(run.checkpoint),
     ]
     with quiet_lightning(), plain_interrupt():
@@ -75,7 +64,9 @@ def fit(
             use_distributed_sampler=False,
             default_root_dir=run.path,
         )
-        trainer.fit(task, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True)
+        trainer.fit(
+            training, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True
+        )
     return record.run.path, record.rows
 
 

@@ -22,14 +22,16 @@ WRAPPERS = ("model_ema", "model", "state_dict", "model_state_dict")
 """Keys under which published checkpoints keep the state dict."""
 
 
-def fresh_model(name: str, settings: Mapping[str, Any], *, num_classes: int, size: int) -> nn.Module:
+def fresh_model(name: str, settings: Mapping[str, Any], *, size: int, **fitted: int) -> nn.Module:
     """A registered model for images of `size` pixels a side; `settings` are fields of its config.
+
+    fitted: further fields, which follow from the data, such as num_classes.
 
     Raises ValueError: unknown model or field, or an impossible value.
     """
     known = {field.name for field in dataclasses.fields(find(name)[0].config)}
     sized = {"image_size": size} if "image_size" in known else {}
-    return create_model(name, **(sized | {"num_classes": num_classes} | dict(settings)))
+    return create_model(name, **(sized | fitted | dict(settings)))
 
 
 def model_from_weights(
@@ -37,29 +39,30 @@ def model_from_weights(
     name: str,
     settings: Mapping[str, Any],
     *,
-    num_classes: int,
     size: int,
     say: Callable[[str], None],
+    **fitted: int,
 ) -> nn.Module:
     """A model with weights from our own file, or from the checkpoint of the named model's reference implementation.
 
-    The head is left fresh, which `say` is told, where the file's is for another number of classes.
+    The head, which is whatever has its shape from the `fitted` fields of the config, is left fresh where the file's is
+    for other values of them; `say` is told.
 
     Raises:
         ValueError: the file is missing, not weights, or those of another model.
     """
     if weights_header(weights) is not None:
-        model = _model_in_file(weights, name, settings, num_classes)
+        model = _model_in_file(weights, name, settings, fitted)
         misfits = _place(model, load_file(weights))
     else:
-        model = fresh_model(name, settings, num_classes=num_classes, size=size)
+        model = fresh_model(name, settings, size=size, **fitted)
         report = load_reference(model, read_reference(weights))
         misfits = report.missing + [line.split(" ")[0] for line in report.mismatched]
         if report.unexpected:
             say(f"{len(report.unexpected)} tensors of {weights} have no place: {', '.join(report.unexpected[:5])}")
-    _check_only_head(misfits, model, weights)
+    _check_only_head(misfits, model, weights, fitted)
     if misfits:
-        say(f"{weights} is for another number of classes: the head ({', '.join(misfits)}) starts fresh")
+        say(f"{weights} is for another {' or '.join(fitted)}: the head ({', '.join(misfits)}) starts fresh")
     return model
 
 
@@ -96,6 +99,22 @@ def read_reference(weights: Path) -> dict[str, Tensor]:
 
 def check_size(model: nn.Module, size: int, num_classes: int) -> None:
     """Tries one image. Raises ValueError where the model does not take its size, or does not answer with logits."""
+    if _answer_shape(model, size) != (1, num_classes):
+        raise ValueError(f"{type(model).__name__} is not a classifier: it does not give one number per class")
+
+
+def check_patch(model: nn.Module, size: int, scale: int) -> None:
+    """Tries one patch. Raises ValueError where the model does not take its size, or does not enlarge it by `scale`."""
+    shape = _answer_shape(model, size)
+    if shape != (1, 3, scale * size, scale * size):
+        raise ValueError(
+            f"{type(model).__name__} makes {shape} of a patch (1, 3, {size}, {size}), not {scale} times its sides as "
+            "the data ask for"
+        )
+
+
+def _answer_shape(model: nn.Module, size: int) -> tuple[int, ...] | None:
+    """Of one image; None where the answer is no tensor."""
     try:
         with torch.no_grad():
             answer = model.eval()(torch.zeros(1, 3, size, size))
@@ -104,11 +123,10 @@ def check_size(model: nn.Module, size: int, num_classes: int) -> None:
         raise ValueError(f"size = {size} is not possible for {type(model).__name__}: {reason}") from None
     finally:
         model.train()
-    if not isinstance(answer, Tensor) or answer.shape != (1, num_classes):
-        raise ValueError(f"{type(model).__name__} is not a classifier: it does not give one number per class")
+    return tuple(answer.shape) if isinstance(answer, Tensor) else None
 
 
-def _model_in_file(weights: Path, name: str, settings: Mapping[str, Any], num_classes: int) -> nn.Module:
+def _model_in_file(weights: Path, name: str, settings: Mapping[str, Any], fitted: Mapping[str, int]) -> nn.Module:
     """Built for the image size of its own tables, whatever the training's: models resample those as they run."""
     header = read_header(weights)
     if header["family"] not in families():
@@ -117,7 +135,7 @@ def _model_in_file(weights: Path, name: str, settings: Mapping[str, Any], num_cl
     if find(name)[0] is not family:
         raise ValueError(f"{weights} holds a {family.id}, not a {name}")
     config = family.config.from_dict(json.loads(header["config"]))
-    return family.build(config.replace(**(dict(settings) | {"num_classes": num_classes})))
+    return family.build(config.replace(**(dict(settings) | dict(fitted))))
 
 
 def _place(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -128,15 +146,17 @@ def _place(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     return [name for name in targets if name not in fitting]
 
 
-def _check_only_head(misfits: Iterable[str], model: nn.Module, weights: Path) -> None:
+def _check_only_head(misfits: Iterable[str], model: nn.Module, weights: Path, fitted: Mapping[str, int]) -> None:
     family = family_of(model)
-    wrong = [name for name in misfits if name not in _head_names(family, model.config)]
+    head = _head_names(family, model.config, fitted)
+    wrong = [name for name in misfits if name not in head]
     if wrong:
         raise ValueError(f"{weights} does not fit {family.id}: it has no {wrong[0]} of that shape ({len(wrong)} such)")
 
 
-def _head_names(family: Family, config: Any) -> set[str]:
-    """The tensors whose shapes follow the number of classes."""
+def _head_names(family: Family, config: Any, fitted: Mapping[str, int]) -> set[str]:
+    """The tensors that are there, or have their shapes, because of the fitted fields."""
+    others = {name: 3 if value == 2 else 2 for name, value in fitted.items()}
     with torch.device("meta"):
-        states = [family.build(config.replace(num_classes=count)).state_dict() for count in (2, 3)]
-    return {name for name, tensor in states[0].items() if tensor.shape != states[1][name].shape}
+        ours, theirs = (family.build(config.replace(**values)).state_dict() for values in (fitted, others))
+    return {name for name, tensor in ours.items() if name not in theirs or tensor.shape != theirs[name].shape}

@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from ommatid.data import ImageData, ImageTransform, Samples, batch_mix, eval_transform, make_loader, train_transform
-from ommatid.data.augment import BatchMix
-from ommatid.data.loader import Loader
-from ommatid.training.recipes import Recipe
+from ommatid.data import Loader
+from ommatid.training.settings import Settings
+from ommatid.training.tasks import Task, TaskData
+from ommatid.training.tasks.task import Sharing
 
 
 class Batches(LightningDataModule):
@@ -18,27 +18,18 @@ class Batches(LightningDataModule):
     A last training batch that is not full is left out of the epoch, another one's images each time.
     """
 
-    def __init__(self, data: ImageData, recipe: Recipe, *, size: int, seed: int, workers: int) -> None:
+    def __init__(self, task: Task, data: TaskData, settings: Settings) -> None:
         super().__init__()
+        self.task = task
         self.data = data
-        self.recipe = recipe
-        self.size = size
-        self.seed = seed
-        self.workers = workers
+        self.settings = settings
 
     def per_epoch(self, processes: int) -> int:
         """Training batches of each process. Asking Lightning would start them before a resumed epoch is known."""
-        return -(-len(self.data.train) // processes) // (self.recipe.batch // processes)
+        return -(-len(self.data.train) // processes) // (self.settings.recipe.batch // processes)
 
     def train_dataloader(self) -> Loader:
-        augmentation = self.recipe.augmentation
-        loader = self._loader(
-            self.data.train,
-            train_transform(augmentation, self.size),
-            shuffle=True,
-            drop_last=True,
-            mix=batch_mix(augmentation, len(self.data.classes)),
-        )
+        loader = self.task.train_loader(self.data, self.settings, self._sharing())
         # Workers fetch ahead as soon as they start, which is before Lightning tells the epoch of a resumed training.
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_progress.current
@@ -46,21 +37,15 @@ class Batches(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> Loader:
-        return self._loader(self.data.val, eval_transform(self.size), shuffle=False, drop_last=False, mix=None)
+        return self.task.val_loader(self.data, self.settings, self._sharing())
 
-    def _loader(
-        self, samples: Samples, transform: ImageTransform, *, shuffle: bool, drop_last: bool, mix: BatchMix | None
-    ) -> Loader:
+    def _sharing(self) -> Sharing:
         assert self.trainer is not None
-        return make_loader(
-            samples,
-            transform,
-            batch=self.recipe.batch // self.trainer.world_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            workers=self.workers,
-            drop_last=drop_last,
-            rank=self.trainer.global_rank,
-            ranks=self.trainer.world_size,
-            mix=mix,
-        )
+        assert self.settings.workers is not None
+        return {
+            "batch": self.settings.recipe.batch // self.trainer.world_size,
+            "seed": self.settings.seed,
+            "workers": self.settings.workers,
+            "rank": self.trainer.global_rank,
+            "ranks": self.trainer.world_size,
+        }

@@ -9,21 +9,21 @@ from typing import Any, Self
 import torch
 
 from ommatid.models.config import require, suggest
-from ommatid.models.registry import find_classifier
+from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.recipes import Recipe
+from ommatid.training.tasks import find_task
 
 STRATEGIES = ("auto", "ddp", "fsdp")
-SMALLEST, LARGEST = 32, 224
-"""Sides of images, in pixels, between which a training's is chosen where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What decides the outcome of a training.
 
-    data: as `open_data` takes it. model: a registered name. set: fields of the model's config. size: image side in
-    pixels, None until it is chosen. devices: accelerators, or processes on CPU. workers: processes that read images,
-    None until it is chosen.
+    data: as the task opens it. model: a registered name. set: fields of the model's config. task: what it is trained
+    for. degrade: for restoration, what is done to pictures so that it is undone. size: side in pixels of the images, or
+    of the patches before restoration; None until it is chosen. devices: accelerators, or processes on CPU. workers:
+    processes that read images, None until it is chosen.
 
     Raises:
         ValueError: a value is impossible; names setting, value and what is allowed.
@@ -33,6 +33,8 @@ class Settings:
     model: str
     set: dict[str, Any]
     recipe: Recipe
+    task: str = CLASSIFICATION
+    degrade: str | None = None
     size: int | None = None
     weights: str | None = None
     seed: int = 0
@@ -43,6 +45,7 @@ class Settings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        task = find_task(self.task)
         for name in ("size", "devices", "nodes"):
             value = getattr(self, name)
             require(value is None or (_is_integer(value) and value >= 1), name, value, "1 or more")
@@ -62,7 +65,10 @@ class Settings:
             self.recipe.batch,
             f"a multiple of the {processes} processes, which share it",
         )
-        self._check_model()
+        loss = self.recipe.loss
+        require(loss is None or loss in task.losses, "loss", loss, f"{', '.join(task.losses)} for {self.task}")
+        task.check(self)
+        task.find(self.model, **self.set)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; `from_dict` takes it back."""
@@ -103,17 +109,6 @@ class Settings:
             "float16",
             "float32 or bfloat16 where there is no accelerator",
         )
-
-    def _check_model(self) -> None:
-        for name in ("num_classes", "in_channels"):
-            if name in self.set:
-                raise ValueError(f"set {name}={self.set[name]!r} is not possible: it follows from the data")
-        find_classifier(self.model, **self.set)
-
-
-def usual_size(native_size: int) -> int:
-    """Image side of a training that names none: the data's own, up to a multiple of 32."""
-    return min(max(-(-native_size // 32) * 32, SMALLEST), LARGEST)
 
 
 def _is_integer(value: Any) -> bool:

@@ -22,10 +22,13 @@ from ommatid.measuring.measure import (
     prepared,
     usable_device,
 )
-from ommatid.measuring.peers import TIMM_MODELS, Against, import_timm, output_error, summarize, timm_twin
+from ommatid.measuring.peers import Against, import_timm, output_error, summarize, timm_twin
+from ommatid.measuring.pixels import PICTURE_SIDE, megapixels_per_second
 from ommatid.measuring.timing import alternate, thread_count
+from ommatid.measuring.timm_families import TIMM_MODELS
 from ommatid.models import create_model
-from ommatid.models.registry import find_classifier
+from ommatid.models.registry import find, find_classifier, is_restorer
+from ommatid.models.restorer import Restorer
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 
@@ -34,10 +37,14 @@ __all__ = ["BenchRow", "Measurement", "bench", "measure"]
 
 @dataclass
 class BenchRow:
-    """One model's numbers; `error` says in one line why some or all of them are missing."""
+    """One model's numbers; `error` says in one line why some or all of them are missing.
+
+    megapixels: of a restoration network, millions of pixels made in a second.
+    """
 
     model: str
     measurement: Measurement | None = None
+    megapixels: float | None = None
     against: Against | None = None
     error: str | None = None
 
@@ -45,7 +52,8 @@ class BenchRow:
         """Flat, as the report floor and JSON take it: every field of the measurement is there, None where it failed."""
         numbers = asdict(self.measurement) if self.measurement else dict.fromkeys(Measurement.__dataclass_fields__)
         against = asdict(self.against) if self.against else None
-        return {"model": self.model, **numbers, "against": against, "error": self.error}
+        made = {"megapixels": self.megapixels, "against": against, "error": self.error}
+        return {"model": self.model, **numbers, **made}
 
 
 def bench(
@@ -67,7 +75,7 @@ def bench(
 
     Args:
         models: names of variants or families, as in `create_model`.
-        size: side of the image; the model's own `image_size`, else 224, where None.
+        size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks.
         deploy: measures the model's `deploy()` copy, as one would use it for inference.
         against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
         json_path: where to write machine, settings and rows as JSON.
@@ -110,7 +118,11 @@ def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any
         model = create_at_size(name, settings["size"])
         twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
         subject = deployed_copy(model) if deploy else model
+        if isinstance(subject, Restorer):
+            settings = settings | {"size": settings["size"] or PICTURE_SIDE}
         row.measurement = measure(subject, **settings)
+        if isinstance(subject, Restorer):
+            row.megapixels = megapixels_per_second(row.measurement, subject.scale)
         if twin is not None:
             row.against = race_twin(name, subject, twin, settings)
         elif against:
@@ -121,7 +133,9 @@ def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any
 
 
 def create_at_size(name: str, size: int | None) -> nn.Module:
-    """The model with position tables for the size, where its family has any."""
+    """The model with position tables for the size, where its family has any. Restoration networks take every size."""
+    if is_restorer(*find(name)):
+        return create_model(name).eval()
     _, config = find_classifier(name)
     return create_model(name, **({"image_size": size} if size and hasattr(config, "image_size") else {})).eval()
 

@@ -9,24 +9,26 @@ import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ommatid.data import ImageData, open_data
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import measure, usable_device
 from ommatid.models.config import require, suggest
-from ommatid.models.registry import find, find_classifier
+from ommatid.models.registry import find
 from ommatid.nn.deploy import deployed_copy
-from ommatid.report.formats import duration, percent, significant
+from ommatid.report.formats import duration
+from ommatid.report.recommend import speed
 from ommatid.runs.comparison import Row, continued, new_row, save
 from ommatid.runs.data_place import data_place
 from ommatid.runs.run import Run
+from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.model_spec import ModelSpec, parse_model
 from ommatid.training.recipes import Recipe, load_recipe
-from ommatid.training.settings import usual_size
+from ommatid.training.tasks import Task, TaskData, find_task
 from ommatid.workflows.train import train
 
 MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "parameters", "macs")
@@ -37,9 +39,11 @@ MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "param
 class Plan:
     """What every model of a comparison is put through.
 
-    training: keyword arguments of `train`. common: fields of the models' configs. measuring: arguments of `measure`.
+    task: what they are trained for. training: keyword arguments of `train`. common: fields of the models' configs.
+    measuring: arguments of `measure`.
     """
 
+    task: Task
     data: str | Path
     training: Mapping[str, Any]
     common: Mapping[str, Any]
@@ -54,11 +58,16 @@ class Plan:
         usable_device(self.measuring["device"])
         self._recipe()
 
-    def settings(self, images: ImageData) -> dict[str, Any]:
+    def open(self) -> TaskData:
+        return self.task.open(str(self.data), self.training["degrade"])
+
+    def settings(self, images: TaskData) -> dict[str, Any]:
         """All that the runs on these images share, as JSON has it."""
-        recipe = self._recipe().suited_to(images).to_dict()
-        size = self.training["size"] or usual_size(images.native_size)
+        recipe = self.task.suited(self._recipe(), images).to_dict()
+        size = self.training["size"] or self.task.usual_size(images)
         rest = {"size": size, "devices": self.training["devices"], "set": self.common}
+        if self.training["degrade"] is not None:
+            rest["degrade"] = self.training["degrade"]
         return json.loads(json.dumps({"recipe": recipe.pop("name")} | recipe | rest | dict(self.measuring)))
 
     def _recipe(self) -> Recipe:
@@ -70,7 +79,9 @@ def compare(
     data: str | Path,
     models: Sequence[str],
     *,
-    recipe: str | Path = "default",
+    task: str | None = None,
+    degrade: str | None = None,
+    recipe: str | Path | None = None,
     seeds: int | Sequence[int] = 1,
     epochs: int | None = None,
     size: int | None = None,
@@ -92,7 +103,7 @@ def compare(
     Args:
         models: registered names; `NAME[FIELD=VALUE,...]` changes fields of that model's config.
         seeds: how many trainings of each model, or their seeds.
-        recipe, epochs, size, batch, lr, precision, devices: as for `train`.
+        task, degrade, recipe, epochs, size, batch, lr, precision, devices: as for `train`.
         set: fields of the models' configs, for every model that has such a field.
         device, threads: what latency, throughput and memory are measured on; PyTorch's number of threads where None.
         out: the folder; one in runs/ named after all the above where None.
@@ -104,23 +115,27 @@ def compare(
         ValueError: the data or a setting is impossible, none of the models can be used, or `out` holds a comparison
             made with other settings.
     """
-    training = {"recipe": recipe, "epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision}
-    plan = Plan(data, training | {"devices": devices}, dict(set or {}), {"device": device, "threads": threads})
+    kind = find_task(task or CLASSIFICATION)
+    changes = {"epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision, "devices": devices}
+    training = {"task": kind.name, "degrade": degrade, "recipe": recipe or kind.recipe} | changes
+    plan = Plan(kind, data, training, dict(set or {}), {"device": device, "threads": threads})
     plan.check()
     seeds = _seeds(seeds)
-    specs, unusable = _usable(list(dict.fromkeys(models)), plan.common)
-    images = open_data(data)
+    specs, unusable = _usable(kind, list(dict.fromkeys(models)), plan.common)
+    images = plan.open()
     settings = plan.settings(images)
-    folder = Path(out).expanduser() if out else Path("runs", _default_name(data, models, settings))
+    folder = Path(out).expanduser() if out else Path("runs", _default_name(plan, models, settings))
     results = continued(
         folder,
         {
             "title": f"Comparison on {Path(images.origin).name}",
-            "data": _facts(images),
+            "task": kind.name,
+            "yardstick": kind.yardstick.to_dict(),
+            "data": _facts(kind, images),
             "machine": describe_machine(),
             "settings": settings,
             "command": _command(plan, models, seeds, out),
-            "runs": _rows(specs, unusable, seeds),
+            "runs": _rows(kind, specs, unusable, seeds),
         },
     )
     _work_off(folder, results, specs, plan, progress)
@@ -133,7 +148,9 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     return chosen
 
 
-def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str, ModelSpec], dict[str, str]]:
+def _usable(
+    task: Task, models: Sequence[str], common: Mapping[str, Any]
+) -> tuple[dict[str, ModelSpec], dict[str, str]]:
     """The models that can be built, and the error of those that cannot, by how they were written.
 
     Raises:
@@ -143,7 +160,7 @@ def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str,
     for text in models:
         try:
             spec = parse_model(text)
-            find_classifier(spec.name, **spec.config(common))
+            task.find(spec.name, **spec.config(common))
             specs[spec.text] = spec
         except ValueError as error:
             unusable[text] = str(error)
@@ -156,33 +173,33 @@ def _usable(models: Sequence[str], common: Mapping[str, Any]) -> tuple[dict[str,
     return specs, unusable
 
 
-def _rows(specs: Mapping[str, ModelSpec], unusable: Mapping[str, str], seeds: Sequence[int]) -> list[Row]:
+def _rows(task: Task, specs: Mapping[str, ModelSpec], unusable: Mapping[str, str], seeds: Sequence[int]) -> list[Row]:
     """One for each model that cannot be used, then for each model and seed, seed by seed: all can be judged early."""
+    blank = partial(new_row, metrics=task.yardstick.metrics)
     rows = [
-        new_row(spec.text, find(spec.name)[0].id, seed, f"runs/{spec.folder}-seed{seed}")
+        blank(spec.text, find(spec.name)[0].id, seed, f"runs/{spec.folder}-seed{seed}")
         for seed in seeds
         for spec in specs.values()
     ]
-    bad = [new_row(text, "", seeds[0], "") | {"status": "failed", "error": why} for text, why in unusable.items()]
+    bad = [blank(text, "", seeds[0], "") | {"status": "failed", "error": why} for text, why in unusable.items()]
     return bad + rows
 
 
 def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: Plan, progress: bool) -> None:
     """Trains and measures what is pending, and writes down each step. Raises ValueError if nothing is left."""
     console = Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
-    rows = results["runs"]
+    rows, metric = results["runs"], plan.task.yardstick.judge
     folder.mkdir(parents=True, exist_ok=True)
     save(folder, results)
     for number, row in enumerate(rows, start=1):
         if row["status"] == "pending":
-            console.print(f"{number} of {len(rows)}: {_name(row)}{_time_left(rows)}")
+            console.print(f"{number} of {len(rows)}: {_name(row)}{_time_left(rows, metric.key)}")
             try:
-                if row["accuracy"] is None:
+                if row[metric.key] is None:
                     row |= _trained(folder / row["run"], specs[row["model"]], row["seed"], plan, progress)
                     save(folder, results)
-                row |= _measured(folder / row["run"], row, rows, plan.measuring) | {"status": "done"}
-                speed = f"{significant(row['latency_ms'])} ms per image"
-                console.print(f"{_name(row)}: {percent(row['accuracy'])} at {speed}")
+                row |= _measured(folder / row["run"], row, rows, plan) | {"status": "done"}
+                console.print(f"{_name(row)}: {metric.show(row[metric.key])} at {speed(row, plan.task.yardstick)}")
             except Exception as error:  # a model that fails must not cost the others their turn
                 row |= {"status": "failed", "error": _reason(error)}
             save(folder, results)
@@ -201,35 +218,37 @@ def _trained(path: Path, spec: ModelSpec, seed: int, plan: Plan, progress: bool)
     elif not Run.open(path).finished:
         train(resume=path, progress=progress)
     run = Run.open(path)
+    first, *others = (metric.key for metric in plan.task.yardstick.metrics)
     return {
-        "accuracy": run.result["best_accuracy"],
-        "top5": run.result["top5"],
+        first: run.result[f"best_{first}"],
+        **{name: run.result[name] for name in others},
         "train_seconds": run.result["seconds"],
         "size_mb": run.weights().stat().st_size / 2**20,
         "curve": run.metrics(),
     }
 
 
-def _measured(path: Path, row: Row, rows: Sequence[Row], measuring: Mapping[str, Any]) -> Row:
+def _measured(path: Path, row: Row, rows: Sequence[Row], plan: Plan) -> Row:
     """What a row says about the model's cost here; taken from another seed's row where that has it already."""
     known = next((other for other in rows if other["model"] == row["model"] and other["latency_ms"] is not None), None)
     if known is not None:
         return {name: known[name] for name in MEASURES}
     run = Run.open(path)
-    found = measure(deployed_copy(run.load_model()), size=run.size, **measuring)
+    model = deployed_copy(run.load_model())
+    found = measure(model, size=plan.task.speed_size or run.size, **plan.measuring)
     return {
         "latency_ms": found.latency_ms,
         "latency_spread_ms": [found.latency_p25, found.latency_p75],
-        "throughput": found.throughput,
+        "throughput": plan.task.work_per_second(found, model),
         "memory_mb": found.memory_mb,
         "parameters": found.parameters,
         "macs": found.macs,
     }
 
 
-def _time_left(rows: Sequence[Row]) -> str:
+def _time_left(rows: Sequence[Row], metric: str) -> str:
     known = [row["train_seconds"] for row in rows if row["train_seconds"] is not None]
-    pending = sum(row["accuracy"] is None and row["status"] == "pending" for row in rows)
+    pending = sum(row[metric] is None and row["status"] == "pending" for row in rows)
     return f", about {duration(statistics.fmean(known) * pending)} left" if known and pending else ""
 
 
@@ -242,20 +261,20 @@ def _name(row: Row) -> str:
     return f"{row['model']}, seed {row['seed']}"
 
 
-def _facts(images: ImageData) -> dict[str, Any]:
+def _facts(task: Task, images: TaskData) -> dict[str, Any]:
     return {
         "origin": images.origin,
         "fingerprint": images.fingerprint(),
-        "classes": list(images.classes),
+        **task.facts(images),
         "train": len(images.train),
         "val": len(images.val),
         "skipped": [skip._asdict() for skip in images.skipped],
     }
 
 
-def _default_name(data: str | Path, models: Sequence[str], settings: Mapping[str, Any]) -> str:
+def _default_name(plan: Plan, models: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The same for the same command, so that it finds what it has begun."""
-    place = data_place(data)
+    place = data_place(plan.data, plan.task.embedded)
     told = json.dumps([place, list(models), settings])
     name = Path(place).stem.replace(":", "-")
     return f"compare-{name}-{Path(settings['recipe']).stem}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"

@@ -23,7 +23,8 @@ class Recipe:
 
     name: the file it came from. lr: at the peak. weight_decay: decoupled, on matrices alone. warmup_epochs: may be a
     part of one. ema: decay per step of the averaged weights (0: none). clip: largest gradient norm (0: no limit).
-    drop_path: stochastic depth of the last block (arXiv 1603.09382).
+    drop_path: stochastic depth of the last block (arXiv 1603.09382), for models that have it. loss: by its task's name
+    for it; the task's usual one where None. label_smoothing and augmentation are for classification alone.
 
     Raises:
         ValueError: a number is impossible; names field, value and what is allowed.
@@ -39,6 +40,7 @@ class Recipe:
     ema: float = 0.0
     clip: float = 0.0
     drop_path: float = 0.0
+    loss: str | None = None
     precision: str = "float32"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -125,7 +127,9 @@ def _check_names(described: type, values: Any, required: frozenset[str] | set[st
 
 def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
     """YAML reads 1e-3 as text, for want of a point; what a person means by it is a number."""
-    return {name: _number(value) if name not in ("name", "precision") else value for name, value in values.items()}
+    return {
+        name: _number(value) if name not in ("name", "loss", "precision") else value for name, value in values.items()
+    }
 
 
 def _number(value: Any) -> Any:

@@ -1,0 +1,15 @@
+"""What models can be trained for: one file per task, and the list of them."""
+
+from ommatid.models.config import require
+from ommatid.training.tasks.classification import ClassificationTask
+from ommatid.training.tasks.task import Task, TaskData
+
+TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(),)}
+
+__all__ = ["TASKS", "Task", "TaskData", "find_task"]
+
+
+def find_task(name: str) -> Task:
+    """Raises ValueError, naming those there are, for a task that there is not."""
+    require(name in TASKS, "task", name, ", ".join(TASKS))
+    return TASKS[name]
