@@ -24,10 +24,19 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path) -> Image.Image:
     """Decode a file to an RGB image, upright by its EXIF orientation. Raises UnreadableImageError with the reason."""
+    with decoded(path) as image:
+        return to_rgb(upright(image))
+
+
+@contextmanager
+def decoded(path: Path) -> Iterator[Image.Image]:
+    """The image as stored, for a block that reads its pixels. What fails in there is an UnreadableImageError too."""
     with _opened(path) as image:
         try:
             image.load()
-            return to_rgb(_upright(image))
+            yield image
+        except UnreadableImageError:
+            raise
         except Exception as error:  # the bytes are untrusted, and Pillow's decoders raise whatever they run into
             raise UnreadableImageError(f"truncated or damaged: {_one_line(error)}") from error
 
@@ -52,7 +61,8 @@ def _grey_to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block says nothing of the orientation, and the pixels are still good
