@@ -17,14 +17,20 @@ class RelativePositionBias(nn.Module):
 
     Entry (query - key + window - 1) of a table over offsets, row-major, shaped ((2 rows - 1)(2 columns - 1), heads).
     From Swin Transformer (arXiv 2103.14030).
+
+    Args:
+        window: rows and columns.
+        heads: number of heads.
+        keys: rows and columns of the keys, where they are not those of the window: () -> (heads, N, M). Offsets are
+            counted from the corners of both.
     """
 
-    def __init__(self, window: tuple[int, int], heads: int) -> None:
+    def __init__(self, window: tuple[int, int], heads: int, *, keys: tuple[int, int] | None = None) -> None:
         super().__init__()
-        rows, columns = window
+        down, across = (side + other - 1 for side, other in zip(window, keys or window, strict=True))
         self.index: Tensor
-        self.table = nn.Parameter(torch.zeros((2 * rows - 1) * (2 * columns - 1), heads))
-        self.register_buffer("index", relative_index(window), persistent=False)
+        self.table = nn.Parameter(torch.zeros(down * across, heads))
+        self.register_buffer("index", relative_index(window, keys), persistent=False)
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self) -> Tensor:
@@ -128,14 +134,17 @@ def distance_index(window: tuple[int, int]) -> Tensor:
     return (y[:, None] - y[None, :]).abs() * columns + (x[:, None] - x[None, :]).abs()
 
 
-def relative_index(window: tuple[int, int]) -> Tensor:
-    """(N, N) integers: which row of a relative position table belongs to each (query, key) pair of a window."""
-    rows, columns = window
-    y = torch.arange(rows).repeat_interleave(columns)
-    x = torch.arange(columns).repeat(rows)
-    dy = y[:, None] - y[None, :] + rows - 1
-    dx = x[:, None] - x[None, :] + columns - 1
-    return dy * (2 * columns - 1) + dx
+def relative_index(window: tuple[int, int], keys: tuple[int, int] | None = None) -> Tensor:
+    """(N, M) integers: which row of a relative position table belongs to each (query, key) pair of a window.
+
+    Keys lie in a window of the same size unless `keys` says another.
+    """
+    offsets = [
+        torch.arange(side)[:, None] - torch.arange(other)[None, :] + other - 1
+        for side, other in zip(window, keys or window, strict=True)
+    ]
+    (down, across), columns = offsets, window[1] + (keys or window)[1] - 1
+    return (down[:, None, :, None] * columns + across[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def of_every_pair(table: Tensor, index: Tensor) -> Tensor:

@@ -76,3 +76,10 @@ def init_gate_fan_out_(layer: nn.Module) -> None:
             nn.init.normal_(linear.weight, std=(2 / linear.out_features) ** 0.5)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
+
+
+def init_gate_uniform_(layer: nn.Module) -> None:
+    """For `model.apply`. Squeeze-and-excitation: weights and biases that PyTorch gives to new 1x1 convolutions."""
+    if isinstance(layer, SqueezeExcite):
+        layer.fc1.reset_parameters()
+        layer.fc2.reset_parameters()

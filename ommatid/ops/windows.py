@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,20 +41,21 @@ def center_crop(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def partition(features: Tensor, window: tuple[int, int], interval: int | tuple[int, int] = 1) -> Tensor:
-    """(B, H, W, C) -> (B, windows, window tokens, C), both row-major.
+    """(B, H, W, ...) -> (B, windows, window tokens, ...), both row-major.
 
     Args:
-        features: H and W are multiples of the window's sides times the interval.
+        features: H and W are multiples of the window's sides times the interval; channels may have several axes.
         window: rows and columns.
         interval: between neighbours of a window, maybe not the same (down, across). Above 1, each tile of
             down * rows x across * columns tokens holds down * across interleaved windows, ordered by their first token.
     """
-    batch, height, width, channels = features.shape
+    batch, height, width, *channels = features.shape
     rows, columns = window
     down, across = (interval, interval) if isinstance(interval, int) else interval
     tiles_down, tiles_across = height // (rows * down), width // (columns * across)
-    grid = features.view(batch, tiles_down, rows, down, tiles_across, columns, across, channels)
-    return grid.permute(0, 1, 4, 3, 6, 2, 5, 7).reshape(batch, -1, rows * columns, channels)
+    grid = features.view(batch, tiles_down, rows, down, tiles_across, columns, across, *channels)
+    ordered = grid.permute(0, 1, 4, 3, 6, 2, 5, *range(7, grid.dim()))
+    return ordered.reshape(batch, -1, rows * columns, *channels)
 
 
 def merge(
@@ -78,20 +78,6 @@ def partition_with_halo(features: Tensor, block: int, halo: int) -> Tensor:
     side = block + 2 * halo
     windows = padded.unfold(1, side, block).unfold(2, side, block)
     return windows.permute(0, 1, 2, 4, 5, 3).reshape(len(features), -1, side**2, features.shape[-1])
-
-
-def shift_regions(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Which tokens of a cyclically shifted map were neighbours before the shift.
-
-    Returns:
-        (windows, window tokens) integer labels: tokens of one window may meet only where their labels are equal.
-    """
-    rows, columns = (
-        torch.bucketize(torch.arange(length), torch.tensor([length - step, length - offset]), right=True)
-        for length, step, offset in zip(size, window, shift, strict=True)
-    )
-    labels = 3 * rows[:, None] + columns[None, :]
-    return partition(labels[None, :, :, None], window)[0, :, :, 0]
 
 
 def window_and_shift(size: tuple[int, int], window_size: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Windows: cutting and merging are inverse, and shift regions know who were neighbours."""
+"""Windows: cutting and merging are inverse, padding and overlap are where they should be."""
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ from ommatid.ops.windows import (
     pad_to_multiple,
     partition,
     partition_with_halo,
-    shift_regions,
     window_and_shift,
 )
 
@@ -38,19 +37,6 @@ def test_padding_is_at_the_bottom_and_right() -> None:
     assert padded.shape == (1, 4, 4, 1)
     assert padded[0, 3].sum() == 0
     assert padded[0, :3].min() == 1
-
-
-@pytest.mark.parametrize(("size", "window", "shift"), [((8, 12), 4, 2), ((7, 7), 7, 3), ((10, 5), 5, 2)])
-def test_tokens_share_a_region_exactly_if_the_shift_kept_them_neighbours(size, window: int, shift: int) -> None:
-    height, width = size
-    regions = shift_regions(size, (window, window), (shift, shift))
-    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    shifted = torch.stack([row, column], -1).roll((-shift, -shift), (0, 1))[None]
-    positions = partition(shifted, (window, window))[0]
-    # Only rows and columns before the shift are carried around the seam, to the far end of the map.
-    carried = positions < shift
-    together = regions[:, :, None] == regions[:, None, :]
-    assert torch.equal(together, (carried[:, :, None] == carried[:, None, :]).all(-1))
 
 
 def test_a_grid_is_spread_over_the_whole_map() -> None:

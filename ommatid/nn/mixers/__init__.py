@@ -25,9 +25,12 @@ from ommatid.nn.mixers.masked_attention import MaskedAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
+from ommatid.nn.mixers.overlapping_cross import OverlappingCrossAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
 from ommatid.nn.mixers.raft import RaftMixer
+from ommatid.nn.mixers.rectangle_window import RectangleWindowAttention
 from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
+from ommatid.nn.mixers.recursive_generalization import RecursiveGeneralizationAttention
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
@@ -77,9 +80,12 @@ __all__ = [
     "MaxPoolMixer",
     "MixShift",
     "NeighborhoodAttention",
+    "OverlappingCrossAttention",
     "ParallelPolarizedAttention",
     "RaftMixer",
+    "RectangleWindowAttention",
     "RecursiveGatedConv",
+    "RecursiveGeneralizationAttention",
     "Retention",
     "ScaleAwareModulation",
     "SequentialPolarizedAttention",

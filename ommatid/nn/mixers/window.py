@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ommatid.nn.deploy import scale_output_
 from ommatid.nn.position import RelativePositionBias
 from ommatid.ops.attention import attend
+from ommatid.ops.shifted_windows import mix_in_windows
 from ommatid.ops.slices import in_slices
-from ommatid.ops.windows import merge, pad_to_multiple, partition, shift_regions
+from ommatid.ops.windows import pad_to_multiple
 
 # Added to the scores of pairs that were no neighbours before the shift; the reference's constant.
 MASKED = -100.0
@@ -54,34 +54,26 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        padded = pad_to_multiple(x, self.window)
-        bias = self.window_bias((padded.shape[1], padded.shape[2]))
-        return in_slices(lambda images: self.attend_windows(images, bias), padded)[:, :height, :width]
+        bias = self.bias()
 
-    def attend_windows(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, H, W, C) -> the same, H and W being multiples of the window; bias fits (windows, heads, N, N)."""
-        shifted = x.roll((-self.shift, -self.shift), (1, 2)) if self.shift else x
-        windows = partition(shifted, self.window)
-        query, key, value = self.qkv(windows.flatten(0, 1)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        def mix(windows: Tensor, foreign: Tensor | None) -> Tensor:
+            masked = masked_bias(bias, foreign)
+            return in_slices(lambda some: self.attend_windows(some, masked), windows)
+
+        mixed = mix_in_windows(mix, pad_to_multiple(x, self.window), self.window, (self.shift, self.shift))
+        return mixed[:, : x.shape[1], : x.shape[2]]
+
+    def attend_windows(self, windows: Tensor, bias: Tensor) -> Tensor:
+        """(n, N, C) -> the same, every window by itself; bias (heads, N, N)."""
+        query, key, value = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).unbind(2)
         if self.similarity is not None:
             query, key = self.similarity(query, key)
-        if self.shift:
-            bias = bias.expand(len(x), -1, -1, -1, -1).flatten(0, 1)
-        attended = self.proj(attend(query, key, value, bias=bias)).view(windows.shape)
-        mixed = merge(attended, self.window, (x.shape[1], x.shape[2]))
-        return mixed.roll((self.shift, self.shift), (1, 2)) if self.shift else mixed
-
-    def window_bias(self, size: tuple[int, int]) -> Tensor:
-        """What is added to the scores on a map of this size: (heads, N, N), or (windows, heads, N, N) with a shift."""
-        bias = self.bias()
-        return bias + self.shift_mask(size, bias) if self.shift else bias
-
-    def shift_mask(self, size: tuple[int, int], like: Tensor) -> Tensor:
-        """(windows, 1, N, N): 0 for pairs that may meet, MASKED for the others."""
-        regions = shift_regions(size, self.window, (self.shift, self.shift)).to(like.device)
-        foreign = regions[:, None, :, None] != regions[:, None, None, :]
-        return torch.zeros_like(foreign, dtype=like.dtype).masked_fill_(foreign, MASKED)
+        return self.proj(attend(query, key, value, bias=bias))
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)
+
+
+def masked_bias(bias: Tensor, foreign: Tensor | None) -> Tensor:
+    """What is added to the scores, (heads, N, N), from the position bias and the pairs that may not meet, (N, N)."""
+    return bias if foreign is None else bias + MASKED * foreign.to(bias.dtype)

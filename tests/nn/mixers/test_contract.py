@@ -67,6 +67,7 @@ def arguments(name: str) -> dict[str, Any]:
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "AggregatedAttention": {"window_size": 3},
     "Gridded": {"grid": (5, 7)},
+    "RectangleWindowAttention": {"window": (4, 8)},
     "SpatialReductionAttention": {"reduction": nn.Identity()},
     "Windowed": {"window": (5, 7)},
 }
