@@ -51,3 +51,26 @@ def test_one_kernel_for_all_positions_is_a_depthwise_convolution() -> None:
         weight = kernel.view(9, 6).T.reshape(6, 1, 3, 3)
         convolved = torch.nn.functional.conv2d(image, weight, padding=1, groups=6)
         torch.testing.assert_close(convolved.permute(1, 2, 0), expected)
+
+
+def test_kernels_with_rows_contiguous_give_the_same() -> None:
+    features, kernels = operands((2, 5, 7, 16, 2), 9, torch.float32)
+    by_rows = kernels.detach().permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2).requires_grad_()
+    assert by_rows.stride(2) == 1
+    mixed, expected = dynamic_conv(features, by_rows), dynamic_conv(features, kernels)
+    torch.testing.assert_close(mixed, expected)
+    assert mixed.is_contiguous()
+    probe = torch.randn_like(expected)
+    mine = torch.autograd.grad(mixed, (features, by_rows), probe)
+    theirs = torch.autograd.grad(expected, (features, kernels), probe)
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_features_and_kernels_of_two_types_are_computed_in_the_wider() -> None:
+    features, kernels = operands((2, 5, 7, 16, 2), 9, torch.float32)
+    rounded = kernels.detach().bfloat16().requires_grad_()
+    mixed = dynamic_conv(features, rounded)
+    assert mixed.dtype == torch.float32
+    mixed.sum().backward()
+    assert rounded.grad is not None
+    assert rounded.grad.dtype == torch.bfloat16

@@ -8,6 +8,7 @@ from ommatid.nn.mixers.channel_attention import ChannelAttention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.dynamic_conv import DynamicConv
 from ommatid.nn.mixers.efficient_modulation import EfficientModulation
 from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
@@ -45,6 +46,7 @@ from ommatid.nn.mixers.ss2d import SS2D
 from ommatid.nn.mixers.subspace import SubspaceAttention
 from ommatid.nn.mixers.super_token import SuperTokenAttention
 from ommatid.nn.mixers.token_mlp import TokenMLP
+from ommatid.nn.mixers.transposed import TransposedAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
@@ -59,6 +61,7 @@ __all__ = [
     "ChannelAttention",
     "ConvProjectionAttention",
     "CrossShapedAttention",
+    "DynamicConv",
     "EfficientModulation",
     "FactorizationAttention",
     "GatedLinearAttention",
@@ -99,6 +102,7 @@ __all__ = [
     "SubspaceAttention",
     "SuperTokenAttention",
     "TokenMLP",
+    "TransposedAttention",
     "WaveletMixer",
     "WindowAttention",
     "WindowMLP",
