@@ -55,6 +55,11 @@ class Backbone(Model):
         """(B, in_channels, H, W) -> (B, num_classes), or the embedding where num_classes is 0."""
         return self.head(self.embed(image))
 
+    def with_auxiliary_loss(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and what the architecture adds to any training loss, of shape (); mostly 0."""
+        logits = self(image)
+        return logits, logits.new_zeros(())
+
 
 def classifier(dim: int, num_classes: int) -> nn.Module:
     """(B, dim) -> (B, num_classes), or the identity where num_classes is 0."""

@@ -28,6 +28,11 @@ SWIN_STAGE_NAMES = [
     (r"^layers\.(\d+)\.", r"stages.\1."),
     (r"\.relative_position_bias_table$", ".bias.table"),
 ]
+# In front of them, where positions are part of the stem: models/window_pyramid.py.
+WINDOW_PYRAMID_STEM_NAMES = [
+    (r"^absolute_pos_embed$", "stem.position.table"),
+    (r"^patch_embed\.", "stem.patches."),
+]
 SWIN_TABLES = [r"\.relative_position_index$", r"\.relative_coords_table$", r"\.attn_mask$"]
 
 # The network of a dynamic position bias: a linear layer, then three times a norm, an activation and a linear layer.
@@ -50,7 +55,7 @@ SWINIR_NAMES = [
 # Stages counted from 1, their parts each in a row of its own: PVT (arXiv 2102.12122).
 PVT_STAGE_NAMES = [
     (r"^patch_embed(\d+)\.", zero_based("stages.{}.downsample.")),
-    (r"^block(\d+)\.", zero_based("stages.{}.blocks.")),
+    (r"^blocks?(\d+)\.", zero_based("stages.{}.blocks.")),
     (r"^norm(\d+)\.", zero_based("stages.{}.norm.")),
 ]
 

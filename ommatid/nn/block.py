@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ def first_token(blocks: Iterable[nn.Module], tokens: Tensor) -> Tensor:
     In the last block the other tokens are only attended to: nobody reads what its channel mixer would make of them.
     """
     *earlier, last = blocks
+    assert isinstance(last, Block)
     for block in earlier:
         tokens = block(tokens)
     return last.channel(last.token(tokens)[:, :1])[:, 0]
@@ -66,6 +67,35 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x, *context)
         return self.norm(x)
+
+
+def pyramid_stages(
+    dims: Sequence[int],
+    rates: Sequence[Sequence[float]],
+    downsample: Callable[[int, int], nn.Module],
+    block: Callable[[int, int, float], nn.Module],
+    *,
+    stem: nn.Module | None = None,
+    norm: MakeNorm | None = None,
+) -> nn.ModuleList:
+    """The stages of a pyramid, fine to coarse.
+
+    Args:
+        dims: C of each stage.
+        rates: the drop-path rate of each block, by stage; there are as many blocks as rates.
+        downsample: makes what leads to a stage, of the widths above it and in it.
+        block: makes one block, of its stage, its place there and its drop-path rate.
+        stem: leads to the first stage, where that is not done before the pyramid.
+        norm: makes the norm at the end of each stage, where there is one.
+    """
+    return nn.ModuleList(
+        Stage(
+            downsample(dims[i - 1], dim) if i else stem or nn.Identity(),
+            [block(i, j, rate) for j, rate in enumerate(rates[i])],
+            norm(dim) if norm else None,
+        )
+        for i, dim in enumerate(dims)
+    )
 
 
 def pyramid(stages: Iterable[nn.Module], x: Tensor, *context: Any) -> list[Tensor]:

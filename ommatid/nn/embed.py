@@ -56,10 +56,17 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(features))
 
 
-def overlapping_embed(in_dim: int, dim: int, *, first: bool, norm: MakeNorm = nn.LayerNorm) -> PatchEmbed:
-    """7x7 patches of stride 4 for the first stage, 3x3 of stride 2 for the others; sides round up. From PVT v2."""
-    kernel_size, stride = (7, 4) if first else (3, 2)
-    return PatchEmbed(in_dim, dim, kernel_size, stride=stride, padding=kernel_size // 2, norm=norm(dim))
+def overlapping_stem(in_dim: int, dim: int) -> PatchEmbed:
+    """7x7 patches of stride 4 and a layer norm: (B, H, W, C_in) -> (B, ceil(H/4), ceil(W/4), C).
+
+    From PVT v2 (arXiv 2106.13797), as `overlapping_merging`.
+    """
+    return PatchEmbed(in_dim, dim, 7, stride=4, padding=3, norm=nn.LayerNorm(dim))
+
+
+def overlapping_merging(in_dim: int, dim: int, *, norm: MakeNorm = nn.LayerNorm) -> PatchEmbed:
+    """3x3 patches of stride 2 and a norm: (B, H, W, C_in) -> (B, ceil(H/2), ceil(W/2), C)."""
+    return PatchEmbed(in_dim, dim, 3, stride=2, padding=1, norm=norm(dim))
 
 
 class PatchMerging(nn.Module):

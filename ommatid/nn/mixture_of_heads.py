@@ -28,7 +28,7 @@ class MixtureOfHeads(nn.Module):
         self.divide = nn.Linear(dim, 2, bias=False) if active and shared else None
 
     def forward(self, x: Tensor, balance: list[Tensor] | None = None) -> Tensor:
-        """`balance` collects the load-balance loss (1,), over all tokens, where there are routed heads."""
+        """`balance` collects the load-balance loss, a scalar over all tokens, where there are routed heads."""
         if self.route is None:
             return self._shared_weights(x)
         probabilities = self.route(x).softmax(-1)
@@ -48,10 +48,10 @@ class MixtureOfHeads(nn.Module):
 
 
 def load_balance(probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """E sum_e P_e F_e over tokens (..., E), of shape (1,): as many as are chosen where all experts are used alike.
+    """E sum_e P_e F_e over tokens (..., E), of shape (): as many as are chosen where all experts are used alike.
 
     P is the mean probability of an expert and F the share of the tokens that chose it.
     """
     experts = probabilities.shape[-1]
     means = [values.flatten(0, -2).mean(0) for values in (probabilities, chosen)]
-    return experts * (means[0] * means[1]).sum(0, keepdim=True)
+    return experts * (means[0] * means[1]).sum()

@@ -18,7 +18,7 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d, ConvNorm, depthwise_conv
 from ommatid.nn.embed import PreNormMerging
 from ommatid.nn.feedforward import MLP, ConvMLP
@@ -114,13 +114,7 @@ class BiFormer(Backbone):
             else (biformer_stem, overlapping_conv, biformer_block)
         )
         self.stem = make_stem(config.in_channels, dims[0])
-        self.stages = nn.ModuleList(
-            Stage(
-                downsample(dims[i - 1], dim) if i else nn.Identity(),
-                [block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
-        )
+        self.stages = pyramid_stages(dims, rates, downsample, lambda i, _, rate: block(config, i, drop_path=rate))
         self.norm = BatchNorm2d(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, classifier
-from ommatid.models.config import Config, require, require_divisible, require_positive
+from ommatid.models.config import Config, require, require_divisible
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import require_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -48,8 +49,7 @@ class ChannelViTConfig(Config):
     def check(self) -> None:
         require_divisible(self.dim, self.heads)
         require_channels(self.channels, self.in_channels)
-        require_positive(patch_size=self.patch_size)
-        require(self.side > 0, "image_size", self.image_size, f"at least one patch of {self.patch_size}")
+        require_patches(self.image_size, self.patch_size)
 
     @property
     def side(self) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ommatid.models.config import Config, require_positive, require_stages
 from ommatid.models.names import CONVNEXT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.init import init_linear_and_conv_
@@ -64,12 +65,11 @@ class ConvNeXt(Backbone):
         rates = stochastic_depth(config.drop_path_rate, depths)
         stem_norm = LayerNorm(dims[0]) if config.variant == "hierarchical" else None
         self.stem = PatchEmbed(config.in_channels, dims[0], config.first_stride, norm=stem_norm)
-        self.stages = nn.ModuleList(
-            Stage(
-                PreNormMerging(dims[i - 1], dim, norm=LayerNorm) if i else nn.Identity(),
-                [convnext_block(dim, config.layer_scale, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            partial(PreNormMerging, norm=LayerNorm),
+            lambda i, _, rate: convnext_block(dims[i], config.layer_scale, drop_path=rate),
         )
         self.norm = LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

@@ -16,8 +16,8 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import PatchEmbed, overlapping_embed
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import PatchEmbed, overlapping_merging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import CrossShapedAttention
@@ -76,12 +76,8 @@ class CSWin(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = PatchEmbed(config.in_channels, dims[0], 7, stride=4, padding=2, norm=norm(dims[0]))
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1], dim, first=False) if i else nn.Identity(),
-                [cswin_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, overlapping_merging, lambda i, _, rate: cswin_block(config, i, drop_path=rate)
         )
         self.map_norms = nn.ModuleList(norm(dim) if dense else nn.Identity() for dim in dims)
         self.norm = nn.Identity() if dense else norm(dims[-1])

@@ -18,7 +18,7 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv2d
-from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.embed import overlapping_stem
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, ChannelAttention, Windowed
@@ -63,7 +63,7 @@ class DaViT(Backbone):
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, [2 * depth for depth in config.depths])
-        self.stem = overlapping_embed(config.in_channels, dims[0], first=True)
+        self.stem = overlapping_stem(config.in_channels, dims[0])
         self.stages = nn.ModuleList(
             Stage(
                 Downsample(dims[i - 1], dim, kernel_size=3 if config.overlapped_patch else 2) if i else nn.Identity(),

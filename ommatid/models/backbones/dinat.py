@@ -16,7 +16,7 @@ from ommatid.models.config import Config, require, require_divisible, require_st
 from ommatid.models.names import BLOCK_NAMES, SWIN_TABLES
 from ommatid.models.reference import changed, one_later, query_minus_key
 from ommatid.models.registry import register
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
@@ -110,12 +110,8 @@ class DiNAT(Backbone):
         )
         downsample = conv_downsample if config.variant in CONVOLUTIONAL else PatchMerging
         rates = stochastic_depth(config.drop_path_rate, depths)
-        self.stages = nn.ModuleList(
-            Stage(
-                downsample(dims[i - 1], dim) if i else nn.Identity(),
-                [dinat_block(config, i, j, drop_path=rates[i][j]) for j in range(depths[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, downsample, lambda i, j, rate: dinat_block(config, i, j, drop_path=rate)
         )
         self.norm = nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

@@ -15,8 +15,8 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import overlapping_merging, overlapping_stem
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import Attention, EfficientModulation
@@ -76,12 +76,12 @@ class EfficientMod(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         depths = zip(config.depths, config.attention_depths, strict=True)
         rates = stochastic_depth(config.drop_path_rate, [sum(depth) for depth in depths])
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
-                [efficientmod_block(config, i, j, drop_path=rate) for j, rate in enumerate(rates[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            overlapping_merging,
+            lambda i, j, rate: efficientmod_block(config, i, j, drop_path=rate),
+            stem=overlapping_stem(config.in_channels, dims[0]),
         )
         self.norm = nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import overlapping_merging, overlapping_stem
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import FactorizationAttention
@@ -65,13 +65,13 @@ class FaViT(Backbone):
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
-                [favit_block(config, i, drop_path=rate) for rate in rates[i]],
-                LayerNorm(dim),
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            overlapping_merging,
+            lambda i, _, rate: favit_block(config, i, drop_path=rate),
+            stem=overlapping_stem(config.in_channels, dims[0]),
+            norm=LayerNorm,
         )
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, require, require_stages
+from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.registry import register
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import ConvNorm
@@ -59,10 +59,8 @@ class HaloNetConfig(Config):
             heads=self.heads,
         )
         require(self.stem_dim > 2, "stem_dim", self.stem_dim, "at least 3")
-        require(min(self.dims) > 0, "dims", self.dims, "positive integers")
         require(set(self.strides) <= {1, 2}, "strides", self.strides, "1 or 2 for each stage")
-        require(min(self.bottleneck_ratios) > 0, "bottleneck_ratios", self.bottleneck_ratios, "positive numbers")
-        require(self.block_size > 0, "block_size", self.block_size, "a positive integer")
+        require_positive(dims=self.dims, bottleneck_ratios=self.bottleneck_ratios, block_size=self.block_size)
         require(self.head_dim is None or self.head_dim > 0, "head_dim", self.head_dim, "a positive integer or null")
         for name in ("group_size", "halo_size", "final_dim"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")

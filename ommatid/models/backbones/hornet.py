@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_positive, require_stages
@@ -16,7 +16,7 @@ from ommatid.models.names import BLOCK_NAMES, CONVNEXT_STAGE_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.embed import PatchEmbed, PreNormMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_and_conv_
@@ -59,12 +59,11 @@ class HorNet(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = PatchEmbed(config.in_channels, dims[0], 4, norm=LayerNorm(dims[0]))
-        self.stages = nn.ModuleList(
-            Stage(
-                PreNormMerging(dims[i - 1], dim, norm=LayerNorm) if i else nn.Identity(),
-                [hornet_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            partial(PreNormMerging, norm=LayerNorm),
+            lambda i, _, rate: hornet_block(config, i, drop_path=rate),
         )
         self.norm = LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

@@ -17,7 +17,7 @@ from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.models.sizes import pair, require_exactly, require_patches, whole_patches
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -162,12 +162,8 @@ class PyramidTrunk(nn.Module):
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = PatchEmbed(config.in_channels, dims[0], config.patch_size, norm=nn.LayerNorm(dims[0]))
-        self.stages = nn.ModuleList(
-            Stage(
-                PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [inline_swin_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, PatchMerging, lambda i, j, rate: inline_swin_block(config, i, j, drop_path=rate)
         )
         self.norm = nn.LayerNorm(dims[-1])
 

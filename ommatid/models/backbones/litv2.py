@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.models.sizes import require_at_least, require_exactly
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import ConvMLP
@@ -88,12 +90,8 @@ class LITv2(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = PatchEmbed(config.in_channels, dims[0], 4, norm=nn.LayerNorm(dims[0]))
-        self.stages = nn.ModuleList(
-            Stage(
-                DeformableMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [litv2_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, DeformableMerging, lambda i, _, rate: litv2_block(config, i, drop_path=rate)
         )
         self.map_norms = nn.ModuleList(
             nn.LayerNorm(dim) if dense and i else nn.Identity() for i, dim in enumerate(dims)
@@ -109,7 +107,10 @@ class LITv2(Backbone):
         return sum(self.channels) if self.config.dense else self.channels[-1]
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        self.check_size((image.shape[-2], image.shape[-1]))
+        if self.config.dense:
+            require_at_least(image, self.strides[-1] - 3)
+        else:
+            require_exactly(image, self.config.image_size)
         maps = pyramid(self.stages, self.stem(pad_to_multiple(channels_last(image), (4, 4))))
         return [norm(features) for norm, features in zip(self.map_norms, maps, strict=True)]
 
@@ -117,14 +118,6 @@ class LITv2(Backbone):
         maps = self.maps(image)
         pooled = maps if self.config.dense else maps[-1:]
         return torch.cat([self.norm(features).mean((1, 2)) for features in pooled], dim=-1)
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        if self.config.dense:
-            smallest = self.strides[-1] - 3
-            require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
-        else:
-            side = self.config.image_size
-            require(size == (side, side), "image size", size, f"({side}, {side}), fixed by image_size, unless dense")
 
 
 def litv2_block(config: LITv2Config, stage: int, *, drop_path: float) -> nn.Sequential:
@@ -174,22 +167,15 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
-    (r"^patch_embed\.", "stem."),
     (r"^norm(\d)\.", r"map_norms.\1."),
-    # The reference keeps a down-sampler at the end of a stage, we keep it at the start of the next.
-    (r"^layers\.(\d+)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
     (r"\.dconv\.conv_offset\.", ".offset."),
     (r"\.dconv\.", ".merge.conv."),
     (r"\.norm_layer\.", ".merge.norm."),
-    (r"^layers\.(\d+)\.", r"stages.\1."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
-    (r"\.attn\.", ".token.inner."),
     (r"\.l_q\.", ".low_query."),
     (r"\.l_kv\.", ".low_key_value."),
     (r"\.l_proj\.", ".low_proj."),
     (r"\.h_qkv\.", ".high_qkv."),
     (r"\.h_proj\.", ".high_proj."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".mlp.conv."),
-    (r"\.mlp\.", ".channel.inner."),
+    *SWIN_STAGE_NAMES,
+    *BLOCK_NAMES,
 ]

@@ -16,7 +16,7 @@ from ommatid.models.config import Config, require, require_stages
 from ommatid.models.names import LEVIT_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.embed import conv_stem
 from ommatid.nn.feedforward import BatchNormMLP
@@ -76,12 +76,8 @@ class LSNet(Backbone):
         self.channels, self.strides = dims, doubling_strides(8, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = conv_stem(config.in_channels, dims[0], 3)
-        self.stages = nn.ModuleList(
-            Stage(
-                separable_downsample(dims[i - 1], dim) if i else nn.Identity(),
-                [lsnet_block(config, i, j, drop_path=rate) for j, rate in enumerate(rates[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, separable_downsample, lambda i, j, rate: lsnet_block(config, i, j, drop_path=rate)
         )
         self.head = norm_classifier(dims[-1], config.num_classes, distillation=config.distillation)
 

@@ -109,7 +109,7 @@ def require_usable_heads(heads: int, shared: int, routed: int) -> None:
 
 @register("moh", MoHConfig)
 class MoH(Backbone):
-    """MoH-ViT. Takes the images that TransNeXt takes. `with_balance` gives what its training adds to the loss."""
+    """MoH-ViT. Takes the images that TransNeXt takes. Its training adds a load-balance loss of the routed heads."""
 
     config: MoHConfig
     no_decay = NO_DECAY
@@ -128,11 +128,11 @@ class MoH(Backbone):
     def embed(self, image: Tensor) -> Tensor:
         return self.maps(image)[-1].mean((1, 2))
 
-    def with_balance(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, num_classes), and the load-balance loss (1,) with its weight; 0 without routed heads."""
+    def with_auxiliary_loss(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the load-balance loss with its weight, the mean over blocks."""
         balance: list[Tensor] = []
         logits = self.head(self._run(image, balance)[-1].mean((1, 2)))
-        return logits, BALANCE_WEIGHT * torch.stack(balance).mean(0) if balance else logits.new_zeros(1)
+        return logits, BALANCE_WEIGHT * torch.stack(balance).mean() if balance else logits.new_zeros(())
 
     def _run(self, image: Tensor, balance: list[Tensor] | None) -> list[Tensor]:
         self.config.network.check_size("image size", (image.shape[-2], image.shape[-1]))
@@ -168,11 +168,11 @@ class MoHAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         return self._run(tokens, None)
 
-    def with_balance(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, N, C), and the load-balance loss (1,) without a weight; 0 without routed heads."""
+    def with_auxiliary_loss(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the load-balance loss without a weight; 0 without routed heads."""
         balance: list[Tensor] = []
         features = self._run(tokens, balance)
-        return features, balance[0] if balance else features.new_zeros(1)
+        return features, balance[0] if balance else features.new_zeros(())
 
     def _run(self, tokens: Tensor, balance: list[Tensor] | None) -> Tensor:
         rows, columns = self.config.resolution
@@ -214,4 +214,4 @@ def convert_reference(state: dict[str, Tensor], model: nn.Module) -> dict[str, T
 
 
 def reference_outputs(model: MoH | MoHAttention, **inputs: Tensor) -> dict[str, Tensor]:
-    return {"balance_loss": model.with_balance(**inputs)[1]}
+    return {"balance_loss": model.with_auxiliary_loss(**inputs)[1].view(1)}

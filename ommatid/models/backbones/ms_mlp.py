@@ -13,7 +13,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import MixShift
@@ -62,12 +62,8 @@ class MSMLP(Backbone):
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         stem_norm = LayerNorm(dims[0]) if config.patch_norm else None
         self.stem = PatchEmbed(config.in_channels, dims[0], config.patch_size, norm=stem_norm)
-        self.stages = nn.ModuleList(
-            Stage(
-                PatchEmbed(dims[i - 1], dim, 2, norm=LayerNorm(dim)) if i else nn.Identity(),
-                [ms_mlp_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, patch_merging, lambda i, _, rate: ms_mlp_block(config, i, drop_path=rate)
         )
         self.norm = LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
@@ -78,6 +74,10 @@ class MSMLP(Backbone):
 
     def embed(self, image: Tensor) -> Tensor:
         return self.norm(self.maps(image)[-1].mean((1, 2)))
+
+
+def patch_merging(in_dim: int, dim: int) -> PatchEmbed:
+    return PatchEmbed(in_dim, dim, 2, norm=LayerNorm(dim))
 
 
 def ms_mlp_block(config: MSMLPConfig, stage: int, *, drop_path: float) -> Residual:

@@ -15,7 +15,7 @@ from ommatid.models.config import Config, require, require_positive, require_sta
 from ommatid.models.names import SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.embed import PatchEmbed, PatchMerging, two_conv_stem
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_linear_
@@ -73,12 +73,8 @@ class MSVMamba(Backbone):
             if config.stem == "v1"
             else two_conv_stem(config.in_channels, dims[0], strides=(2, 2), act=nn.GELU())
         )
-        self.stages = nn.ModuleList(
-            Stage(
-                PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [msvmamba_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, PatchMerging, lambda i, _, rate: msvmamba_block(config, i, drop_path=rate)
         )
         self.norm = nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

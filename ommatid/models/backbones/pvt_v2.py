@@ -13,8 +13,8 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require_divisible, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES, REDUCTION_NAMES
 from ommatid.models.registry import register
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import overlapping_merging, overlapping_stem
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import SpatialReductionAttention
@@ -51,13 +51,13 @@ class PVTv2(Backbone):
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
-                [pvt_v2_block(config, i, drop_path=rate) for rate in rates[i]],
-                LayerNorm(dim),
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            overlapping_merging,
+            lambda i, _, rate: pvt_v2_block(config, i, drop_path=rate),
+            stem=overlapping_stem(config.in_channels, dims[0]),
+            norm=LayerNorm,
         )
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)

@@ -15,7 +15,7 @@ from ommatid.models.backbone import Backbone, channels_last, doubling_strides
 from ommatid.models.config import Config, require, require_stages
 from ommatid.models.names import LEVIT_NAMES, SANDWICHED_MERGING_NAMES
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.embed import conv_stem, sandwiched_merging
 from ommatid.nn.feedforward import BatchNormMLP
 from ommatid.nn.head import norm_classifier
@@ -64,12 +64,8 @@ class SHViT(Backbone):
         self.channels, self.strides = dims, doubling_strides(16, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = conv_stem(config.in_channels, dims[0], 4)
-        self.stages = nn.ModuleList(
-            Stage(
-                sandwiched_merging(dims[i - 1], dim) if i else nn.Identity(),
-                [shvit_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, sandwiched_merging, lambda i, _, rate: shvit_block(config, i, drop_path=rate)
         )
         self.head = norm_classifier(dims[-1], config.num_classes, distillation=config.distillation)
 

@@ -21,7 +21,7 @@ from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
 from ommatid.models.sizes import pair, require_patches, whole_patches
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.deploy import fold_affine_after_, fold_affine_before_
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
@@ -131,12 +131,11 @@ class SLAB(Backbone):
         self.position = AbsolutePosition(config.grid, dims[0]) if plain else nn.Identity()
         # The reference stores one and counts it among its parameters, but nothing reads it.
         self.class_token = nn.Parameter(torch.zeros(1, 1, dims[0]), requires_grad=False) if plain else None
-        self.stages = nn.ModuleList(
-            Stage(
-                PatchMerging(dims[i - 1], dim, norm=norm) if i else nn.Identity(),
-                [slab_block(config, i, j, norm=norm, drop_path=rate) for j, rate in enumerate(rates[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            partial(PatchMerging, norm=norm),
+            lambda i, j, rate: slab_block(config, i, j, norm=norm, drop_path=rate),
         )
         self.norm = norm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)

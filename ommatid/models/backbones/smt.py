@@ -15,9 +15,9 @@ from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import join_layers, zero_based
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv import ConvNorm, depthwise_conv
-from ommatid.nn.embed import PatchEmbed, overlapping_embed
+from ommatid.nn.embed import PatchEmbed, overlapping_merging
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
 from ommatid.nn.mixers import Attention, ScaleAwareModulation
@@ -80,13 +80,13 @@ class SMT(Backbone):
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, STAGES)
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1], dim, first=False) if i else smt_stem(config),
-                [smt_block(config, i, j, drop_path=rate) for j, rate in enumerate(rates[i])],
-                LayerNorm(dim),
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            overlapping_merging,
+            lambda i, j, rate: smt_block(config, i, j, drop_path=rate),
+            stem=smt_stem(config),
+            norm=LayerNorm,
         )
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)

@@ -15,7 +15,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
 from ommatid.nn.mixers import HighLowConv
@@ -60,12 +60,8 @@ class SpaRTAN(Backbone):
             ConvNorm(config.in_channels, dims[0] // 2, 3, stride=2, act=nn.GELU(), eps=EPS),
             ConvNorm(dims[0] // 2, dims[0], 3, stride=2, act=nn.GELU(), eps=EPS),
         )
-        self.stages = nn.ModuleList(
-            Stage(
-                ConvNorm(dims[i - 1], dim, 2, stride=2, padding=0, act=nn.SiLU(), eps=EPS) if i else nn.Identity(),
-                [spartan_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, halving_conv, lambda i, _, rate: spartan_block(config, i, drop_path=rate)
         )
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_pointwise_fan_out_)
@@ -78,6 +74,10 @@ class SpaRTAN(Backbone):
 
     def embed(self, image: Tensor) -> Tensor:
         return self.maps(image)[-1].mean((1, 2))
+
+
+def halving_conv(in_dim: int, dim: int) -> ConvNorm:
+    return ConvNorm(in_dim, dim, 2, stride=2, padding=0, act=nn.SiLU(), eps=EPS)
 
 
 def spartan_block(config: SpaRTANConfig, stage: int, *, drop_path: float) -> Block:

@@ -20,7 +20,7 @@ from ommatid.models.sizes import halved, pair, require_exactly, require_patches,
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.class_attention import ClassAttention
 from ommatid.nn.conv import ConvNorm
-from ommatid.nn.embed import PatchEmbed, overlapping_embed
+from ommatid.nn.embed import PatchEmbed, overlapping_merging
 from ommatid.nn.feedforward import MLP, ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mix_token import Box, exchange, random_box
@@ -183,7 +183,7 @@ class PyramidTrunk(nn.Module):
         self.stem = spectformer_stem(config.in_channels, config.stem_dim, dims[0])
         self.stages = nn.ModuleList(
             Stage(
-                overlapping_embed(dims[i - 1], dim, first=False) if i else nn.Identity(),
+                overlapping_merging(dims[i - 1], dim) if i else nn.Identity(),
                 [pyramid_block(config, i, drop_path=rate) for rate in rates[i]],
                 LayerNorm(dim) if i < len(dims) - 1 else None,
             )
@@ -208,7 +208,7 @@ def spectformer_stem(in_dim: int, hidden: int, dim: int) -> nn.Sequential:
         ConvNorm(in_dim, hidden, 7, stride=2, act=nn.ReLU()),
         ConvNorm(hidden, hidden, 3, act=nn.ReLU()),
         ConvNorm(hidden, hidden, 3, act=nn.ReLU()),
-        overlapping_embed(hidden, dim, first=False),
+        overlapping_merging(hidden, dim),
     )
 
 

@@ -16,7 +16,7 @@ from ommatid.models.config import Config, require, require_divisible, require_po
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import one_later
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_linear_
@@ -74,12 +74,11 @@ class STViT(Backbone):
             *stem_layer(half, dims[0], stride=2),
             *stem_layer(dims[0], dims[0]),
         )
-        self.stages = nn.ModuleList(
-            Stage(
-                ConvNorm(dims[i - 1], dim, 3, stride=2, bias=True) if i else nn.Identity(),
-                [stvit_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            partial(ConvNorm, kernel_size=3, stride=2, bias=True),
+            lambda i, _, rate: stvit_block(config, i, drop_path=rate),
         )
         self.projection = ConvNorm(dims[-1], config.projection, 1, bias=True, act=nn.SiLU())
         self.head = classifier(config.projection, config.num_classes)

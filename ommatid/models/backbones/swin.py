@@ -10,48 +10,21 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require_divisible, require_positive, require_stages
-from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
+from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES, WINDOW_PYRAMID_STEM_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved, require_patches, whole_patches
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import PatchEmbed, PatchMerging
+from ommatid.models.window_pyramid import WindowPyramidConfig, window_pyramid_stem
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import PatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import WindowAttention
-from ommatid.nn.position import AbsolutePosition
 from ommatid.nn.residual import stochastic_depth
-from ommatid.ops.windows import window_and_shift
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinConfig(Config):
-    image_size: int | tuple[int, int] = 224
-    patch_size: int = 4
-    dims: tuple[int, ...] = (96, 192, 384, 768)
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    window_size: int = 7
-    mlp_ratio: float = 4.0
+class SwinConfig(WindowPyramidConfig):
     qkv_bias: bool = True
-    absolute_position: bool = False
-    patch_norm: bool = True
-
-    def check(self) -> None:
-        require_stages(dims=self.dims, depths=self.depths, heads=self.heads)
-        require_divisible(self.dims, self.heads)
-        require_positive(window_size=self.window_size)
-        require_patches(self.image_size, self.patch_size)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of whole patches in the first stage."""
-        return whole_patches(self.image_size, self.patch_size)
-
-    def stage_window(self, stage: int) -> tuple[int, int]:
-        """(window, shift) of a stage: one window that covers the shorter side of the map never shifts."""
-        return window_and_shift(halved(self.grid, stage), self.window_size)
 
 
 @register("swin", SwinConfig)
@@ -67,26 +40,19 @@ class Swin(Backbone):
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
-        dims, norm = config.dims, nn.LayerNorm
+        dims = config.dims
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stem = PatchEmbed(
-            config.in_channels, dims[0], config.patch_size, norm=norm(dims[0]) if config.patch_norm else None
+        self.stem = window_pyramid_stem(config)
+        self.stages = pyramid_stages(
+            dims, rates, PatchMerging, lambda i, j, rate: swin_block(config, i, j, drop_path=rate)
         )
-        self.position = AbsolutePosition(config.grid, dims[0]) if config.absolute_position else nn.Identity()
-        self.stages = nn.ModuleList(
-            Stage(
-                PatchMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [swin_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
-            )
-            for i, dim in enumerate(dims)
-        )
-        self.norm = norm(dims[-1])
+        self.norm = nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        return pyramid(self.stages, self.position(self.stem(channels_last(image))))
+        return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:
         return self.norm(self.maps(image)[-1]).mean((1, 2))
@@ -94,8 +60,8 @@ class Swin(Backbone):
 
 def swin_block(config: SwinConfig, stage: int, index: int, *, drop_path: float) -> Block:
     dim = config.dims[stage]
-    window, shift = config.stage_window(stage)
-    mixer = WindowAttention(dim, config.heads[stage], window, shift=shift if index % 2 else 0, qkv_bias=config.qkv_bias)
+    window, shift = config.window_and_shift(stage, index)
+    mixer = WindowAttention(dim, config.heads[stage], window, shift=shift, qkv_bias=config.qkv_bias)
     return Block(dim, mixer, MLP(dim, int(dim * config.mlp_ratio)), drop_path=drop_path)
 
 
@@ -115,6 +81,7 @@ VARIANTS = {
 }
 
 REFERENCE_NAMES = [
+    *WINDOW_PYRAMID_STEM_NAMES,
     *SWIN_STAGE_NAMES,
     *BLOCK_NAMES,
 ]

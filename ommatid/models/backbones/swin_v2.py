@@ -10,49 +10,33 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
-from ommatid.models.names import SWIN_STAGE_NAMES, SWIN_TABLES
+from ommatid.models.config import require, require_stages
+from ommatid.models.names import SWIN_STAGE_NAMES, SWIN_TABLES, WINDOW_PYRAMID_STEM_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved, require_patches, whole_patches
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import PatchEmbed, PostNormPatchMerging
+from ommatid.models.window_pyramid import WindowPyramidConfig, window_pyramid_stem
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import PostNormPatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import cosine_window_attention
-from ommatid.nn.position import AbsolutePosition
 from ommatid.nn.residual import stochastic_depth
-from ommatid.ops.windows import window_and_shift
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinV2Config(Config):
+class SwinV2Config(WindowPyramidConfig):
     """`pretrained_window_sizes` are the windows that a fine-tuned model was trained with before; 0 for none."""
 
     image_size: int | tuple[int, int] = 256
-    patch_size: int = 4
-    dims: tuple[int, ...] = (96, 192, 384, 768)
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 8
     pretrained_window_sizes: tuple[int, ...] = (0, 0, 0, 0)
-    mlp_ratio: float = 4.0
     qkv_bias: bool = True
-    absolute_position: bool = False
-    patch_norm: bool = True
 
     def check(self) -> None:
+        super().check()
         pretrained = self.pretrained_window_sizes
-        require_stages(dims=self.dims, depths=self.depths, heads=self.heads, pretrained_window_sizes=pretrained)
-        require_divisible(self.dims, self.heads)
-        require_positive(window_size=self.window_size)
+        require_stages(dims=self.dims, pretrained_window_sizes=pretrained)
         require(min(pretrained) >= 0, "pretrained_window_sizes", pretrained, "positive integers, or 0 for none")
-        require_patches(self.image_size, self.patch_size)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of whole patches in the first stage."""
-        return whole_patches(self.image_size, self.patch_size)
 
 
 @register("swin_v2", SwinV2Config)
@@ -68,26 +52,19 @@ class SwinV2(Backbone):
 
     def __init__(self, config: SwinV2Config) -> None:
         super().__init__(config)
-        dims, norm = config.dims, nn.LayerNorm
+        dims = config.dims
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stem = PatchEmbed(
-            config.in_channels, dims[0], config.patch_size, norm=norm(dims[0]) if config.patch_norm else None
+        self.stem = window_pyramid_stem(config)
+        self.stages = pyramid_stages(
+            dims, rates, PostNormPatchMerging, lambda i, j, rate: swin_v2_block(config, i, j, drop_path=rate)
         )
-        self.position = AbsolutePosition(config.grid, dims[0]) if config.absolute_position else nn.Identity()
-        self.stages = nn.ModuleList(
-            Stage(
-                PostNormPatchMerging(dims[i - 1], dim) if i else nn.Identity(),
-                [swin_v2_block(config, i, j, drop_path=rates[i][j]) for j in range(config.depths[i])],
-            )
-            for i, dim in enumerate(dims)
-        )
-        self.norm = norm(dims[-1])
+        self.norm = nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
         self.apply(init_linear_)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        return pyramid(self.stages, self.position(self.stem(channels_last(image))))
+        return pyramid(self.stages, self.stem(channels_last(image)))
 
     def embed(self, image: Tensor) -> Tensor:
         return self.norm(self.maps(image)[-1]).mean((1, 2))
@@ -95,12 +72,12 @@ class SwinV2(Backbone):
 
 def swin_v2_block(config: SwinV2Config, stage: int, index: int, *, drop_path: float) -> Block:
     dim = config.dims[stage]
-    window, shift = window_and_shift(halved(config.grid, stage), config.window_size)
+    window, shift = config.window_and_shift(stage, index)
     mixer = cosine_window_attention(
         dim,
         config.heads[stage],
         window,
-        shift=shift if index % 2 else 0,
+        shift=shift,
         qkv_bias=config.qkv_bias,
         trained_window=config.pretrained_window_sizes[stage] or None,
     )
@@ -145,6 +122,7 @@ REFERENCE_NAMES = [
     (r"\.attn\.v_bias$", ".attn.qkv.value_bias"),
     (r"\.attn\.", ".token.inner.0."),
     (r"\.mlp\.", ".channel.inner.0."),
+    *WINDOW_PYRAMID_STEM_NAMES,
     *SWIN_STAGE_NAMES,
 ]
 

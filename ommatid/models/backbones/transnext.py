@@ -15,9 +15,9 @@ from ommatid.models.config import Config, require, require_divisible, require_po
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.models.sizes import halved
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv_glu import ConvGLU
-from ommatid.nn.embed import overlapping_embed
+from ommatid.nn.embed import overlapping_merging, overlapping_stem
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import AggregatedAttention, LengthScaledAttention
 from ommatid.nn.mixture_of_heads import MixtureOfHeads
@@ -117,13 +117,13 @@ def transnext_stages(
     """The four stages; `make_gate` makes what weighs the heads of a block of a stage."""
     dims = config.dims
     rates = stochastic_depth(config.drop_path_rate, config.depths)
-    return nn.ModuleList(
-        Stage(
-            overlapping_embed(dims[i - 1] if i else config.in_channels, dim, first=i == 0),
-            [transnext_block(config, i, make_gate(i), drop_path=rate) for rate in rates[i]],
-            LayerNorm(dim),
-        )
-        for i, dim in enumerate(dims)
+    return pyramid_stages(
+        dims,
+        rates,
+        overlapping_merging,
+        lambda i, _, rate: transnext_block(config, i, make_gate(i), drop_path=rate),
+        stem=overlapping_stem(config.in_channels, dims[0]),
+        norm=LayerNorm,
     )
 
 

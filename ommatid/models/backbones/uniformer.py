@@ -14,9 +14,11 @@ from typing import Literal, Self
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
-from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
+from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register, register_part
+from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv3d, ConvNorm, depthwise_conv, depthwise_conv3d
 from ommatid.nn.deploy import deployed_copy, fold_norm_before_
@@ -57,7 +59,7 @@ class UniFormerConfig(Config):
         require_stages(dims=self.dims, depths=self.depths)
         require(len(self.dims) == 4, "dims", self.dims, "four stages")
         require(min(self.dims) > 1, "dims", self.dims, "at least 2 channels")
-        require(self.head_dim > 0, "head_dim", self.head_dim, "a positive integer")
+        require_positive(head_dim=self.head_dim)
         attending = self.dims[LOCAL_STAGES:]
         require(min(attending) >= self.head_dim, "head_dim", self.head_dim, f"at most {min(attending)}")
         require_divisible(attending, [self.heads(dim) for dim in attending], "dims // head_dim")
@@ -92,8 +94,7 @@ class UniFormer(Backbone):
         init_attending_(self)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size, smallest = tuple(image.shape[-2:]), 1 if self.config.conv_stem else self.strides[-1]
-        require(min(size) >= smallest, "image size", size, f"at least {smallest} a side")
+        require_at_least(image, 1 if self.config.conv_stem else self.strides[-1])
         return pyramid(self.stages, channels_last(image))
 
     def embed(self, image: Tensor) -> Tensor:
@@ -118,9 +119,8 @@ class VideoUniFormer(nn.Module):
 
     def maps(self, video: Tensor) -> list[Tensor]:
         """(B, in_channels, T, H, W) -> one (B, T', H_i, W_i, C_i) per stage, fine to coarse."""
-        size, smallest = tuple(video.shape[-2:]), self.strides[-1]
         require(video.dim() == 5, "video", tuple(video.shape), "(batch, channels, frames, height, width)")
-        require(min(size) >= smallest, "video size", size, f"at least {smallest} a side")
+        require_at_least(video, self.strides[-1])
         return pyramid(self.stages, video.permute(0, 2, 3, 4, 1).contiguous())
 
     def features(self, video: Tensor) -> list[Tensor]:
@@ -295,20 +295,14 @@ REFERENCE_NAMES = [
     (r"^patch_embed1\.proj\.4\.", "stages.0.downsample.1.norm."),
     (r"^patch_embed(\d)\.proj\.0\.", zero_based("stages.{}.downsample.conv.")),
     (r"^patch_embed(\d)\.proj\.1\.", zero_based("stages.{}.downsample.norm.")),
-    (r"^patch_embed(\d)\.", zero_based("stages.{}.downsample.")),
-    (r"^blocks(\d)\.", zero_based("stages.{}.blocks.")),
+    *PVT_STAGE_NAMES,
     (r"\.pos_embed\.", ".position.conv."),
     (r"\.t_norm\.", ".token.inner.time.norm."),
     (r"\.t_attn\.", ".token.inner.time.inner.mixer."),
-    (r"\.norm1\.", ".token.norm."),
-    (r"\.norm2\.", ".channel.norm."),
     (r"^stages\.([01])\.blocks\.(\d+)\.attn\.", r"stages.\1.blocks.\2.token.inner.conv."),
     (r"\.conv1\.", ".token.inner.proj_in."),
     (r"\.conv2\.", ".token.inner.proj_out."),
-    (r"\.attn\.", ".token.inner."),
-    (r"\.mlp\.", ".channel.inner."),
-    (r"\.gamma_1$", ".token.scale.gamma"),
-    (r"\.gamma_2$", ".channel.scale.gamma"),
+    *BLOCK_NAMES,
 ]
 
 

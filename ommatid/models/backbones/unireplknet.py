@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_stages
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d, depthwise_conv
 from ommatid.nn.deploy import fold_norm_after_, scale_output_
-from ommatid.nn.embed import PatchEmbed, overlapping_embed
+from ommatid.nn.embed import PatchEmbed, overlapping_merging
 from ommatid.nn.init import init_linear_and_conv_
 from ommatid.nn.norm import BatchNorm2d, GlobalResponseNorm, LayerNorm
 from ommatid.nn.reparam import ReparamConv
@@ -69,12 +69,8 @@ class UniRepLKNet(Backbone):
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
         self.stem = nn.Sequential(halving(config.in_channels, dims[0] // 2), nn.GELU(), halving(dims[0] // 2, dims[0]))
-        self.stages = nn.ModuleList(
-            Stage(
-                halving(dims[i - 1], dim) if i else nn.Identity(),
-                [unireplknet_block(config, i, j, drop_path=rate) for j, rate in enumerate(rates[i])],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, halving, lambda i, j, rate: unireplknet_block(config, i, j, drop_path=rate)
         )
         self.norm = LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
@@ -88,7 +84,7 @@ class UniRepLKNet(Backbone):
 
 
 def halving(in_dim: int, dim: int) -> PatchEmbed:
-    return overlapping_embed(in_dim, dim, first=False, norm=LayerNorm)
+    return overlapping_merging(in_dim, dim, norm=LayerNorm)
 
 
 def unireplknet_block(config: UniRepLKNetConfig, stage: int, index: int, *, drop_path: float) -> Residual:

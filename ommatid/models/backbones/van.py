@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
-from ommatid.nn.block import Block, Stage, pyramid
+from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_, init_pointwise_fan_out_
@@ -43,15 +44,13 @@ class VAN(Backbone):
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stages = nn.ModuleList(
-            Stage(
-                ConvNorm(dims[i - 1], dim, 3, stride=2, bias=True)
-                if i
-                else ConvNorm(config.in_channels, dim, 7, stride=4, bias=True),
-                [van_block(dim, int(dim * config.mlp_ratios[i]), drop_path=rate) for rate in rates[i]],
-                LayerNorm(dim),
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims,
+            rates,
+            partial(ConvNorm, kernel_size=3, stride=2, bias=True),
+            lambda i, _, rate: van_block(dims[i], int(dims[i] * config.mlp_ratios[i]), drop_path=rate),
+            stem=ConvNorm(config.in_channels, dims[0], 7, stride=4, bias=True),
+            norm=LayerNorm,
         )
         self.head = classifier(dims[-1], config.num_classes)
         self.head.apply(init_linear_)

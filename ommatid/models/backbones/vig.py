@@ -17,8 +17,8 @@ from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import changed, one_later
 from ommatid.models.registry import register
 from ommatid.models.sizes import ceil_to_multiple, require_at_least, require_patches, whole_patches
-from ommatid.nn.block import Block, Stage, pyramid
-from ommatid.nn.embed import overlapping_embed, two_conv_stem
+from ommatid.nn.block import Block, pyramid, pyramid_stages
+from ommatid.nn.embed import overlapping_merging, two_conv_stem
 from ommatid.nn.feedforward import SwiGLU
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import GatedLinearAttention
@@ -102,12 +102,8 @@ class ViG(Backbone):
         act: nn.Module = nn.SiLU() if plain else nn.GELU()
         self.stem = two_conv_stem(config.in_channels, dims[0], strides=config.stem_strides, act=act)
         self.position = AbsolutePosition(config.grid, dims[0], antialias=False) if plain else nn.Identity()
-        self.stages = nn.ModuleList(
-            Stage(
-                overlapping_embed(dims[i - 1], dim, first=False) if i else nn.Identity(),
-                [vig_block(config, i, drop_path=rate) for rate in rates[i]],
-            )
-            for i, dim in enumerate(dims)
+        self.stages = pyramid_stages(
+            dims, rates, overlapping_merging, lambda i, _, rate: vig_block(config, i, drop_path=rate)
         )
         self.norm = TokenNorm(dims[-1]) if plain else nn.LayerNorm(dims[-1])
         self.head = classifier(dims[-1], config.num_classes)
