@@ -21,15 +21,21 @@ from torch import Tensor, nn
 
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import image_for
-from ommatid.measuring.peers import Against, output_error, summarize, timm_twin
+from ommatid.measuring.peers import Against, output_error, published_size, summarize, timm_twin
 from ommatid.measuring.timing import Call, alternate, thread_count
 from ommatid.models import create_model
+from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 
 RESULTS = Path(__file__).parent / "results" / "against_timm.md"
-MODELS = ["vit_tiny", "vit_small", "swin_tiny", "convnext_tiny", "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2"]
-SIZE = 224
+MODELS = [
+    *("vit_tiny", "vit_small", "convit_tiny", "tnt_small", "crossvit_tiny"),
+    *("swin_tiny", "swin_v2_tiny_window8", "maxvit_tiny_224", "davit_tiny", "halonet26t"),
+    *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "efficientvit_m0", "shvit_s1"),
+    *("convnext_tiny", "inception_v4", "inception_resnet_v2", "nasnetalarge"),
+]
 CPU = torch.device("cpu")
+PASSES = ["forward", "deployed forward", "training step"]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -53,25 +59,36 @@ def comparisons(name: str, arguments: argparse.Namespace) -> list[str]:
     """
     ours = create_model(name).eval()
     theirs = timm_twin(name, ours)
-    image, label = image_for(ours, arguments.batch, (SIZE, SIZE)), torch.randint(1000, (arguments.batch,))
+    size = pair(arguments.size or published_size(theirs))
+    image, label = image_for(ours, arguments.batch, size), torch.randint(1000, (arguments.batch,))
 
     def compare(kind: str, subject: Call, peer: Call) -> str:
         limits = {"rounds": arguments.rounds, "seconds": arguments.seconds, "clock": CLOCKS[arguments.clock]}
-        return row(kind, summarize(name, alternate([subject, peer], CPU, **limits), error))
+        return row(kind, size, summarize(name, alternate([subject, peer], CPU, **limits), error))
 
     rows = []
     with thread_count(arguments.threads):
         for kind, subject in (("forward", ours), ("deployed forward", deployed_copy(ours))):
             error = output_error(subject, theirs, image)
-            with torch.inference_mode():
-                rows.append(compare(kind, partial(subject, image), partial(theirs, image)))
-        steps = training_step(ours, image, label), training_step(theirs, image, label)
-        return [*rows, compare("training step", *steps)]
+            if kind in arguments.passes:
+                with torch.inference_mode():
+                    rows.append(compare(kind, partial(subject, image), partial(theirs, image)))
+        if "training step" in arguments.passes:
+            steps = training_step(ours, image, label), training_step(theirs, image, label)
+            rows.append(compare("training step", *steps))
+        return rows
 
 
-def row(kind: str, result: Against) -> str:
-    quartiles = f"{result.ratio_p25:.2f} – {result.ratio_p75:.2f}"
-    cells = [result.name, kind, f"{result.latency_ms:.0f}", f"{result.ratio:.2f}", quartiles, f"{result.error:.0e}"]
+def row(kind: str, size: tuple[int, int], result: Against) -> str:
+    cells = [
+        result.name,
+        " x ".join(map(str, size)),
+        kind,
+        f"{result.latency_ms:.0f}",
+        f"{result.ratio:.2f}",
+        f"{result.ratio_p25:.2f} – {result.ratio_p75:.2f}",
+        f"{result.error:.0e}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -80,9 +97,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--size", type=int, help="side of the images; the one that timm publishes its model for if none"
+    )
+    parser.add_argument("--passes", nargs="+", choices=PASSES, default=PASSES)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: fairer on a machine that is busy")
     parser.add_argument("--seconds", type=float, default=120.0, help="for one comparison, at most")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
 
     machine = describe_machine() | {"threads": arguments.threads}
@@ -90,21 +112,21 @@ def main() -> None:
         "# Against timm, with equal weights",
         "",
         f"{', '.join(f'{name} {value}' for name, value in machine.items())}.  ",
-        f"Batch {arguments.batch}, {SIZE} x {SIZE}, float32, eager. Training step: forward, backward, AdamW.  ",
+        f"Batch {arguments.batch}, float32, eager. Training step: forward, backward, AdamW.  ",
         f"Ratio: timm's {arguments.clock} time / ours, median of {arguments.rounds} pairs: above 1 ours is faster.  ",
         "Error: largest difference of outputs, as a fraction of their largest magnitude.  ",
         f"Made by `python {shlex.join(sys.argv)}`.",
         "",
-        "| model | pass | timm, ms | ratio | quartiles | error |",
-        "|---|---|---|---|---|---|",
+        "| model | image | pass | timm, ms | ratio | quartiles | error |",
+        "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
         for rows in processes.imap(partial(comparisons, arguments=arguments), arguments.models, chunksize=1):
             lines += rows
             print("\n".join(rows), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(lines) + "\n")
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,45 +11,10 @@ from torch import Tensor, nn
 
 from ommatid.catalog.parity import fill
 from ommatid.measuring.timing import quartiles
+from ommatid.measuring.timm_families import TIMM_FAMILIES, TIMM_MODELS
 from ommatid.models import family_of, load_reference
 from ommatid.models.config import suggest
 from ommatid.models.reference import rename
-
-TIMM_MODELS = {
-    **{f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},
-    "vit_base_patch32": "vit_base_patch32_224",
-    **{f"deit_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")},
-    **{f"swin_{size}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")},
-    **{f"swin_{size}_window12_384": f"swin_{size}_patch4_window12_384" for size in ("base", "large")},
-    **{f"convnext_{size}": f"convnext_{size}" for size in ("tiny", "small", "base", "large", "xlarge")},
-    **{f"pvt_v2_{size}": f"pvt_v2_{size}" for size in ("b0", "b1", "b2", "b2_li", "b3", "b4", "b5")},
-}
-"""Our variant -> timm's model of the same architecture."""
-
-TIMM_NAMES: dict[str, list[tuple[str, Any]]] = {
-    "vit": [],
-    "swin": [
-        (r"^layers\.(\d+)\.downsample\.", lambda match: f"layers.{int(match[1]) - 1}.downsample."),
-        (r"^head\.fc\.", "head."),
-    ],
-    "convnext": [
-        (r"^stem\.", "downsample_layers.0."),
-        (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
-        (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
-        (r"\.conv_dw\.", ".dwconv."),
-        (r"\.mlp\.fc", ".pwconv"),
-        (r"^head\.norm\.", "norm."),
-        (r"^head\.fc\.", "head."),
-    ],
-    "pvt_v2": [
-        (r"^patch_embed\.", "patch_embed1."),
-        (r"^stages\.(\d+)\.downsample\.", lambda match: f"patch_embed{int(match[1]) + 1}."),
-        (r"^stages\.(\d+)\.blocks\.", lambda match: f"block{int(match[1]) + 1}."),
-        (r"^stages\.(\d+)\.norm\.", lambda match: f"norm{int(match[1]) + 1}."),
-        (r"\.dwconv\.", ".dwconv.dwconv."),
-    ],
-}
-"""Family -> (regex, replacement) from timm's parameter names to those of the reference implementation."""
 
 TOLERANCE = 1e-3
 """Largest difference of outputs, as a fraction of their largest magnitude, at which two float32 models are the same."""
@@ -92,17 +57,31 @@ def timm_twin(variant: str, model: nn.Module) -> nn.Module:
     if variant not in TIMM_MODELS:
         raise ValueError(f"timm has no model of the architecture {variant!r}{suggest(variant, TIMM_MODELS)}")
     config: Any = model.config
+    family = TIMM_FAMILIES[family_of(model).id]
     sized = {"img_size": config.image_size} if hasattr(config, "image_size") else {}
     twin = timm.create_model(
-        TIMM_MODELS[variant], num_classes=config.num_classes, in_chans=config.in_channels, **sized
+        family.models[variant], num_classes=config.num_classes, in_chans=config.in_channels, **sized
     ).eval()
-    state = {name: torch.from_numpy(fill(name, tuple(value.shape))) for name, value in twin.named_parameters()}
+    state = learned_state(twin)
     twin.load_state_dict(state, strict=False)
-    rules = TIMM_NAMES[family_of(model).id]
-    report = load_reference(model, {rename(name, rules): value for name, value in state.items()})
+    named = {rename(name, family.names): value for name, value in family.convert(state).items()}
+    report = load_reference(model, named)
     if not report.complete:
-        raise ValueError(f"timm's {TIMM_MODELS[variant]} is not the same architecture as {variant}: {report}")
+        raise ValueError(f"timm's {family.models[variant]} is not the same architecture as {variant}: {report}")
     return twin
+
+
+def learned_state(model: nn.Module) -> dict[str, Tensor]:
+    """Values for all parameters and for the running statistics of batch norms, drawn from their names."""
+    buffers = {name: value for name, value in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    learned = dict(model.named_parameters()) | buffers
+    return {name: torch.from_numpy(fill(name, tuple(value.shape))) for name, value in learned.items()}
+
+
+def published_size(twin: Any) -> tuple[int, int]:
+    """Height and width of the images that timm publishes its model for."""
+    _, height, width = twin.default_cfg["input_size"]
+    return height, width
 
 
 @torch.no_grad()
