@@ -1,0 +1,85 @@
+"""Pictures that were not sharp: the camera moved, or was focused elsewhere."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ommatid.data.degrade.step import Range, eight_bit
+
+POINTS_PER_PIXEL = 8
+"""How finely the path of a moving camera is followed."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A straight, even movement of the camera, in a random direction, over `strength` pixels."""
+
+    strength: Range
+    allowed: ClassVar = Range(1, 100)
+    usual: ClassVar = None
+    meaning: ClassVar = "length in pixels"
+    scale: ClassVar = 1
+
+    @property
+    def reach(self) -> int:
+        return math.ceil(self.strength.high / 2) + 1
+
+    def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        length = self.strength.draw(generator)
+        angle = math.pi * torch.rand((), generator=generator).item()
+        return eight_bit(blurred(picture, line_kernel(length, angle)))
+
+    def __str__(self) -> str:
+        return f"motion {self.strength}"
+
+
+@dataclass(frozen=True)
+class Defocus:
+    """A lens out of focus: each point becomes an even disk of `strength` pixels radius."""
+
+    strength: Range
+    allowed: ClassVar = Range(0, 50)
+    usual: ClassVar = None
+    meaning: ClassVar = "radius in pixels"
+    scale: ClassVar = 1
+
+    @property
+    def reach(self) -> int:
+        return math.ceil(self.strength.high)
+
+    def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        return eight_bit(blurred(picture, disk_kernel(self.strength.draw(generator))))
+
+    def __str__(self) -> str:
+        return f"defocus {self.strength}"
+
+
+def blurred(picture: Tensor, kernel: Tensor) -> Tensor:
+    """(C, H, W) convolved with a (K, K) kernel, K odd; beyond its border the picture goes on as its edge."""
+    radius = len(kernel) // 2
+    padded = F.pad(picture, (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(padded[:, None], kernel[None, None])[:, 0]
+
+
+def line_kernel(length: float, angle: float) -> Tensor:
+    """(K, K), sum 1: a line through the centre, `length` pixels with both its ends, `angle` from the horizontal."""
+    radius = math.ceil((length - 1) / 2) + 1
+    path = torch.linspace(-(length - 1) / 2, (length - 1) / 2, POINTS_PER_PIXEL * math.ceil(length) + 1)
+    grid = torch.arange(-radius, radius + 1)
+    rows = (1 - (grid[:, None] + path * math.sin(angle)).abs()).clamp(min=0)
+    columns = (1 - (grid[:, None] - path * math.cos(angle)).abs()).clamp(min=0)
+    return rows @ columns.T / len(path)
+
+
+def disk_kernel(radius: float) -> Tensor:
+    """(K, K), sum 1: a disk whose edge, a pixel wide, is smooth."""
+    reach = math.ceil(radius)
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    disk = (radius + 0.5 - torch.hypot(grid[:, None], grid)).clamp(0, 1)
+    return disk / disk.sum()
