@@ -16,6 +16,7 @@ _HOMES = {
     "train": "workflows.train",
     "evaluate": "workflows.evaluate",
     "predict": "workflows.predict",
+    "restore": "workflows.restore",
     "compare": "workflows.compare",
     "bench": "workflows.bench",
     "verify": "workflows.verify",

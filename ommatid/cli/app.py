@@ -17,6 +17,7 @@ from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
 from ommatid.cli.models import models
 from ommatid.cli.predict import predict
+from ommatid.cli.restore import restore
 from ommatid.cli.systems import systems
 from ommatid.cli.train import train
 from ommatid.cli.verify import verify
@@ -27,6 +28,7 @@ BAD_INPUT, OWN_FAULT, INTERRUPTED = 2, 70, 130
 RESUME = {
     "train": "`ommatid train --resume RUN` continues from its last epoch; RUN is its --out, or its folder in runs/",
     "compare": "the same command continues where this one stopped",
+    "restore": "the same command continues with the pictures that are left",
 }
 
 app = typer.Typer(
@@ -37,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (models, systems, doctor, verify, train, evaluate, predict, bench, compare):
+for verb in (models, systems, doctor, verify, train, evaluate, predict, restore, bench, compare):
     app.command()(verb)
 
 

@@ -14,7 +14,7 @@ from ommatid.report.formats import plain
 
 # The browser itself refuses anything that is not inside the file.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-VOID_TAGS = {"img", "link", "meta"}
+VOID_TAGS = {"img", "input", "link", "meta"}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-VOID_TAGS = {"img", "link", "meta", "br"}
+VOID_TAGS = {"img", "input", "link", "meta", "br"}
 
 
 @dataclass

@@ -27,3 +27,7 @@ function compareCells(a, b, direction) {
   if (missing[0] || missing[1]) return missing[0] - missing[1];
   return direction * a.textContent.localeCompare(b.textContent, undefined, { numeric: true });
 }
+
+for (const slider of document.querySelectorAll(".before-after input")) {
+  slider.addEventListener("input", () => slider.parentElement.style.setProperty("--split", `${slider.value}%`));
+}
