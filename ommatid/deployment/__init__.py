@@ -1,0 +1,1 @@
+"""Making a trained model fast, and taking it elsewhere."""
