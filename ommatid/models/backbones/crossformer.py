@@ -17,7 +17,7 @@ from ommatid.models.config import Config, require, require_divisible, require_po
 from ommatid.models.names import BLOCK_NAMES, DYNAMIC_BIAS_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved, require_at_least
+from ommatid.models.sizes import halved, require_at_least, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, depthwise_conv
 from ommatid.nn.feedforward import MLP
@@ -66,15 +66,12 @@ class CrossFormerConfig(Config):
             require_kernels("merge_sizes", kernels, 2, dim)
         require(min(self.dims) >= 16, "dims", self.dims, "16 or more: the position network is a sixteenth as wide")
         require_positive(group_sizes=self.group_sizes, intervals=self.intervals)
-        require(
-            min(self.grid) > 0, "image_size", self.image_size, f"at least one patch of {self.patch_sizes[0]} a side"
-        )
+        require_patches(self.image_size, self.patch_sizes[0])
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the first stage."""
-        side = self.image_size // self.patch_sizes[0]
-        return side, side
+        return whole_patches(self.image_size, self.patch_sizes[0])
 
     def block_group(self, stage: int, index: int) -> tuple[int, int]:
         """(group size, interval) of a block: every other one is long distance, unless one group is the whole map."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_positive, require_stages
 from ommatid.models.registry import register
-from ommatid.nn.block import Stage, pyramid
+from ommatid.nn.block import pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.init import init_conv_fan_out_
 from ommatid.nn.mixers import HaloAttention
@@ -96,17 +96,10 @@ class HaloNet(Backbone):
         *_, stem_stride = accumulate(config.stem_strides, int.__mul__)
         self.strides = tuple(accumulate(config.strides, int.__mul__, initial=stem_stride))[1:]
         self.stem = stem(config)
-        in_dims = (config.stem_dim, *dims)
         rates = stochastic_depth(config.drop_path_rate, [len(types) for types in config.block_types])
         self.stages = nn.ModuleList(
-            Stage(
-                nn.Identity(),
-                [
-                    halonet_block(config, i, in_dims[i + bool(j)], 1 if j else config.strides[i], kind, rates[i][j])
-                    for j, kind in enumerate(config.block_types[i])
-                ],
-            )
-            for i in range(len(dims))
+            nn.Sequential(*(halonet_block(config, i, j, drop_path=rate) for j, rate in enumerate(stage)))
+            for i, stage in enumerate(rates)
         )
         self.final = (
             ConvNorm(dims[-1], config.final_dim, 1, act=activation(config)) if config.final_dim else nn.Identity()
@@ -144,14 +137,13 @@ def stem(config: HaloNetConfig) -> nn.Sequential:
     return nn.Sequential(*convs, *([MaxPool2d(3, stride=2, padding=1)] if config.stem_pool else []))
 
 
-def halonet_block(
-    config: HaloNetConfig, stage: int, in_dim: int, stride: int, kind: BlockType, drop_path: float
-) -> ResNetBlock:
-    """A bottleneck block around attention or a convolution."""
-    dim, hidden = config.dims[stage], config.hidden(stage)
+def halonet_block(config: HaloNetConfig, stage: int, index: int, *, drop_path: float) -> ResNetBlock:
+    """A bottleneck block around attention or a convolution; the first of a stage leads there from the one above."""
+    dim, hidden, attends = config.dims[stage], config.hidden(stage), config.block_types[stage][index] == "halo"
+    in_dim, stride = (dim, 1) if index else ((config.stem_dim, *config.dims)[stage], config.strides[stage])
     branch = OrderedDict(
         reduction=ConvNorm(in_dim, hidden, 1, act=activation(config)),
-        spatial=halo_attention(config, stage, stride) if kind == "halo" else gated_conv(config, stage, stride),
+        spatial=halo_attention(config, stage, stride) if attends else gated_conv(config, stage, stride),
         expansion=ConvNorm(hidden, dim, 1, scale=0.0),
     )
     act = activation(config)
@@ -217,7 +209,6 @@ VARIANTS = {
 
 REFERENCE_NAMES = [
     (r"^stem\.conv(\d)\.", lambda match: f"stem.{int(match[1]) - 1}."),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
     (r"^final_conv\.", "final."),
     (r"^head\.fc\.", "head."),
     (r"\.conv1_1x1\.", ".branch.reduction."),

@@ -27,6 +27,8 @@ from ommatid.nn.mixers import Lowtention
 from ommatid.nn.norm import GroupNorm
 from ommatid.nn.residual import Residual
 
+FUSED_STAGES = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class LowFormerConfig(Config):
@@ -76,12 +78,10 @@ class LowFormer(Backbone):
         self.stem = nn.Sequential(first_conv, *stem_residuals)
         self.stages = nn.ModuleList(
             Stage(
-                fused(dims[i], dims[i + 1], config.down_expand_ratios[i], stride=2),
-                [fused_residual(dims[i + 1], 4, next(rates)) for _ in range(config.depths[i + 1] - 1)]
-                if i < 2
-                else [lowformer_block(config, i, rates) for _ in range(config.depths[i + 1])],
+                fused(dims[stage], dims[stage + 1], config.down_expand_ratios[stage], stride=2),
+                lowformer_blocks(config, stage, rates),
             )
-            for i in range(4)
+            for stage in range(4)
         )
         self.final = ConvNorm(dims[-1], narrow, 1, act=nn.Hardswish())
         self.widen = nn.Sequential(nn.Linear(narrow, wide, bias=False), nn.LayerNorm(wide), nn.Hardswish())
@@ -105,6 +105,14 @@ def residual_rates(config: LowFormerConfig) -> Iterator[float]:
     return (config.drop_path_rate * number / count for number in range(1, count + 1))
 
 
+def lowformer_blocks(config: LowFormerConfig, stage: int, rates: Iterator[float]) -> list[nn.Module]:
+    """Fused convolutions early, of which the strided one counts as the first; attention late."""
+    dim, depth = config.dims[stage + 1], config.depths[stage + 1]
+    if stage < FUSED_STAGES:
+        return [fused_residual(dim, 4, next(rates)) for _ in range(depth - 1)]
+    return [lowformer_block(config, stage, rates) for _ in range(depth)]
+
+
 def fused(in_dim: int, dim: int, ratio: float, **options: Any) -> FusedMBConv:
     return FusedMBConv(in_dim, dim, round(in_dim * ratio), act=nn.Hardswish(), **options)
 
@@ -119,7 +127,7 @@ def lowformer_block(config: LowFormerConfig, stage: int, rates: Iterator[float])
     norm = partial(GroupNorm, 1)
     branches: OrderedDict[str, nn.Module] = OrderedDict()
     if config.attention:
-        attention = lowtention(dim, stride=2 if stage == 2 else 1)
+        attention = lowtention(dim, stride=2 if stage == FUSED_STAGES else 1)
         branches["token"] = Residual(dim, attention, norm=norm if config.mlp else nn.Identity, drop_path=next(rates))
     if config.attention and config.mlp:
         branches["channel"] = Residual(dim, MLP(dim, 4 * dim), norm=norm, drop_path=next(rates))
