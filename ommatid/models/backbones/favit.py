@@ -19,7 +19,7 @@ from ommatid.nn.embed import overlapping_merging, overlapping_stem
 from ommatid.nn.feedforward import ConvMLP
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
 from ommatid.nn.mixers import FactorizationAttention
-from ommatid.nn.mixers.factorization import channel_split, smallest_side
+from ommatid.nn.mixers.factorization import channel_split
 from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 
@@ -47,11 +47,9 @@ class FaViTConfig(Config):
 
     @property
     def smallest_image(self) -> int:
-        """The shortest side of an image whose map, in every stage, fills one window by reflection."""
+        """The shortest side of an image whose map, in every stage, can be reduced."""
         strides = doubling_strides(4, len(self.dims))
-        return max(
-            stride * (smallest_side(ratio) - 1) + 1 for stride, ratio in zip(strides, self.sr_ratios, strict=True)
-        )
+        return max(stride * (ratio - 1) + 1 for stride, ratio in zip(strides, self.sr_ratios, strict=True))
 
 
 @register("favit", FaViTConfig)

@@ -20,7 +20,7 @@ class FactorizationAttention(nn.Module):
 
     FaViT (arXiv 2312.08614). Channels are split: 1/8 attend, with one head, to the map reduced by s; the rest to 49
     keys per head that summarise all windows of 7 x 7, half of them (all with s = 1) with windows of neighbours, half
-    with windows dilated by s. Sides must be at least `smallest_side(s)`.
+    with windows dilated by s. Sides must be at least s.
     Cost: 3 H W C^2 + (H W / s)^2 C / 4 + 98 H W C multiply-adds, about.
 
     Args:
@@ -33,6 +33,7 @@ class FactorizationAttention(nn.Module):
     def __init__(self, dim: int, heads: int, reduction: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.reduction = reduction
         self.global_dim, local_dims = channel_split(dim, reduction)
         self.query = nn.Linear(dim, dim, bias=qkv_bias)
         self.coarse = CoarseAttention(self.global_dim, reduction, qkv_bias=qkv_bias)
@@ -45,6 +46,7 @@ class FactorizationAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_map(min(x.shape[1:3]) >= self.reduction, x, f"at least {self.reduction} a side")
         global_dim = self.global_dim
         global_query, local_query = self.query(x.flatten(1, 2)).tensor_split((global_dim,), dim=-1)
         # The reference splits queries inside each head, but keys and values across the heads.
@@ -97,13 +99,8 @@ def averaged_windows(source: Tensor, heads: int, dilation: int) -> Tensor:
 
     At each position the values of all windows, each d channels long, lie one after another, and every run of as many
     values as there are windows is averaged. With more than one window that mixes channels.
-
-    Raises:
-        ValueError: a side is below `smallest_side(dilation)`.
     """
     height, width = source.shape[1:3]
-    smallest = smallest_side(dilation)
-    require_map(min(height, width) >= smallest, source, f"at least {smallest} a side")
     rows, columns = (tiled_positions(side, dilation).to(source.device) for side in (height, width))
     windows = source.index_select(1, rows).index_select(2, columns)
     windows = windows.unflatten(3, (heads, -1)).unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW))
@@ -113,16 +110,15 @@ def averaged_windows(source: Tensor, heads: int, dilation: int) -> Tensor:
 
 
 def tiled_positions(side: int, dilation: int) -> Tensor:
-    """Positions along an axis of the tokens of each window; those past the end are reflected at it."""
+    """Positions along an axis of the tokens of each window; those past the end are reflected at it.
+
+    A map too short for the last window is reflected at both ends, as often as it takes; the paper's code refuses it.
+    """
     span = dilation * (WINDOW - 1) + 1
     starts = torch.arange(0, side, span)
     positions = (starts[:, None] + dilation * torch.arange(WINDOW)).flatten()
-    return side - 1 - (positions - (side - 1)).abs()
-
-
-def smallest_side(dilation: int) -> int:
-    """The shortest map whose reflection fills a window of 7 with this dilation."""
-    return (dilation * (WINDOW - 1) + 1) // 2 + 1
+    there_and_back = max(2 * (side - 1), 1)
+    return side - 1 - (positions % there_and_back - (side - 1)).abs()
 
 
 def channel_split(dim: int, reduction: int) -> tuple[int, tuple[int, ...]]:

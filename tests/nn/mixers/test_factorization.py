@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ommatid.nn.mixers.factorization import averaged_windows, smallest_side
+from ommatid.nn.mixers.factorization import FactorizationAttention, averaged_windows, tiled_positions
 
 
 def window_by_window(source: Tensor, heads: int, dilation: int) -> Tensor:
@@ -28,9 +29,15 @@ def test_averages_all_windows(dilation: int, size: tuple[int, int]) -> None:
     torch.testing.assert_close(averaged_windows(source, 3, dilation), window_by_window(source, 3, dilation))
 
 
-@pytest.mark.parametrize("dilation", [1, 2, 3])
-def test_the_smallest_map_that_reflection_fills(dilation: int) -> None:
-    side = smallest_side(dilation)
-    averaged_windows(torch.randn(1, side, side, 2), 1, dilation)
-    with pytest.raises(ValueError, match=f"at least {side} a side"):
-        averaged_windows(torch.randn(1, side, side - 1, 2), 1, dilation)
+@pytest.mark.parametrize("side", [1, 2, 3, 10])
+def test_short_maps_are_reflected_as_often_as_it_takes(side: int) -> None:
+    positions = tiled_positions(side, 8)
+    reflected = np.pad(np.arange(side), (0, 49 - side), mode="reflect" if side > 1 else "edge")
+    assert positions.tolist() == reflected[::8].tolist()
+
+
+def test_a_map_too_small_to_be_reduced_is_refused() -> None:
+    mixer = FactorizationAttention(32, 2, 4)
+    assert mixer(torch.randn(1, 4, 5, 32)).shape == (1, 4, 5, 32)
+    with pytest.raises(ValueError, match="at least 4 a side"):
+        mixer(torch.randn(1, 4, 3, 32))
