@@ -1,4 +1,4 @@
-"""What every whole model can do, whatever it is for."""
+"""What every registered model can do, whatever it is for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ommatid.nn.deploy import deployed_copy
 
 
 class Model(nn.Module):
-    """Base of the contracts `Backbone` and `Restorer`.
+    """Base of the contracts `Backbone` and `Restorer`, and of parts of models that have a reference of their own.
 
     Attributes:
         config: the configuration that the model was built from.

@@ -15,6 +15,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.backbones import transnext
 from ommatid.models.backbones.transnext import NO_DECAY, TransNeXtConfig, transnext_mixer, transnext_stages
 from ommatid.models.config import Config, require, require_divisible, require_stages
+from ommatid.models.model import Model
 from ommatid.models.registry import register, register_part
 from ommatid.nn.block import pyramid
 from ommatid.nn.init import init_conv_fan_out_, init_linear_
@@ -145,13 +146,14 @@ def head_gate(config: MoHConfig, stage: int) -> MixtureOfHeads:
 
 
 @register_part("moh", "module")
-class MoHAttention(nn.Module):
+class MoHAttention(Model):
     """One attention layer: tokens (B, N, C) -> features (B, N, C), for the N tokens of the config's resolution."""
 
+    config: MoHConfig
+
     def __init__(self, config: MoHConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         assert isinstance(config.heads, int)
-        self.config = config
         self.mixer = transnext_mixer(
             config.dim,
             config.heads,

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
+from ommatid.models.model import Model
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register, register_part
 from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv3d, ConvNorm, depthwise_conv, depthwise_conv3d
-from ommatid.nn.deploy import deployed_copy, fold_norm_before_
+from ommatid.nn.deploy import fold_norm_before_
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -102,14 +103,13 @@ class UniFormer(Backbone):
 
 
 @register_part("uniformer", "video")
-class VideoUniFormer(nn.Module):
+class VideoUniFormer(Model):
     """UniFormer for videos. Halves the frames, rounding up; sides round down to multiples of 32, at least one."""
 
-    deployed: bool = False
+    config: UniFormerConfig
 
     def __init__(self, config: UniFormerConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.channels, self.strides = config.dims, doubling_strides(4, len(config.dims))
         self.stages = uniformer_stages(config)
         self.norm = BatchNorm(config.dims[-1])
@@ -134,12 +134,6 @@ class VideoUniFormer(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """(B, in_channels, T, H, W) -> (B, num_classes), or the embedding where num_classes is 0."""
         return self.head(self.embed(video))
-
-    def deploy(self) -> Self:
-        """An equivalent, faster copy for inference, as of an image model."""
-        deployed = deployed_copy(self)
-        deployed.deployed = True
-        return deployed
 
 
 def uniformer_stages(config: UniFormerConfig) -> nn.ModuleList:

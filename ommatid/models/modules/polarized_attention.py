@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.config import PartConfig, require
+from ommatid.models.model import Model
 from ommatid.models.registry import register
 from ommatid.nn.mixers import ParallelPolarizedAttention, SequentialPolarizedAttention
 
@@ -28,12 +29,13 @@ class PolarizedAttentionConfig(PartConfig):
 
 
 @register("polarized_attention", PolarizedAttentionConfig)
-class PolarizedAttention(nn.Module):
+class PolarizedAttention(Model):
     """Takes and gives channels-first feature maps: (B, C, H, W) -> (B, C, H, W)."""
 
+    config: PolarizedAttentionConfig
+
     def __init__(self, config: PolarizedAttentionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.mixer = LAYOUTS[config.layout](config.channels)
 
     def forward(self, x: Tensor) -> Tensor:

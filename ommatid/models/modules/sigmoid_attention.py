@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive
-from ommatid.models.registry import register
+from ommatid.models.model import Model
+from ommatid.models.registry import register, register_part
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import SigmoidAttention
 from ommatid.ops.sigmoid_attention import (
@@ -54,44 +55,11 @@ class SigmoidAttentionConfig(PartConfig):
 
 
 @register("sigmoid_attention", SigmoidAttentionConfig)
-class SigmoidAttentionSystem(nn.Module):
-    """The part that the config names; its inputs are those of `SigmoidAttentionCore` or `SigmoidAttentionLayer`."""
-
-    def __init__(self, config: SigmoidAttentionConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.part = SigmoidAttentionCore(config) if config.part == "core" else SigmoidAttentionLayer(config)
-
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        return self.part(**inputs)
-
-
-class SigmoidAttentionCore(nn.Module):
-    """q (B, N, heads, d), k and v (B, M, key heads, d) -> output (B, N, heads, d) and attention (B, heads, N, M)."""
-
-    def __init__(self, config: SigmoidAttentionConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
-        config, keys = self.config, k.shape[1]
-        distance = aligned_distance(q.shape[1], keys, q.device)
-        weights = sigmoid_attention_weights(
-            q,
-            k,
-            bias=-math.log(keys) if config.attn_bias is None else config.attn_bias,
-            allowed=window_mask(distance, causal=config.causal, window=config.window),
-            alibi=None if config.alibi_slopes is None else alibi_bias(distance, config.alibi_slopes),
-        )
-        output = weights @ repeat_heads(v, q.shape[2]).transpose(1, 2)
-        return {"output": output.transpose(1, 2), "attention": weights}
-
-
-class SigmoidAttentionLayer(nn.Module):
+class SigmoidAttentionLayer(Model):
     """tokens (B, N, C) -> features (B, N, C) and attention (B, heads, N, N)."""
 
     def __init__(self, config: SigmoidAttentionConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.mixer = SigmoidAttention(
             config.dim,
             config.heads,
@@ -109,8 +77,28 @@ class SigmoidAttentionLayer(nn.Module):
         return {"features": features, "attention": weights}
 
 
+@register_part("sigmoid_attention", "core")
+class SigmoidAttentionCore(Model):
+    """q (B, N, heads, d), k and v (B, M, key heads, d) -> output (B, N, heads, d) and attention (B, heads, N, M)."""
+
+    config: SigmoidAttentionConfig
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
+        config, keys = self.config, k.shape[1]
+        distance = aligned_distance(q.shape[1], keys, q.device)
+        weights = sigmoid_attention_weights(
+            q,
+            k,
+            bias=-math.log(keys) if config.attn_bias is None else config.attn_bias,
+            allowed=window_mask(distance, causal=config.causal, window=config.window),
+            alibi=None if config.alibi_slopes is None else alibi_bias(distance, config.alibi_slopes),
+        )
+        output = weights @ repeat_heads(v, q.shape[2]).transpose(1, 2)
+        return {"output": output.transpose(1, 2), "attention": weights}
+
+
 REFERENCE_NAMES = [
     (r"^q_norm\.", "query_norm."),
     (r"^k_norm\.", "key_norm."),
-    (r"^", "part.mixer."),
+    (r"^", "mixer."),
 ]

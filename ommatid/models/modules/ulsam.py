@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ommatid.models.config import PartConfig, require
+from ommatid.models.model import Model
 from ommatid.models.registry import register
 from ommatid.nn.mixers import SubspaceAttention
 
@@ -27,12 +28,13 @@ class ULSAMConfig(PartConfig):
 
 
 @register("ulsam", ULSAMConfig)
-class ULSAM(nn.Module):
+class ULSAM(Model):
     """Takes and gives channels-first feature maps: (B, C, H, W) -> (B, C, H, W)."""
 
+    config: ULSAMConfig
+
     def __init__(self, config: ULSAMConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.mixer = SubspaceAttention(config.channels, config.num_splits)
 
     def forward(self, x: Tensor) -> Tensor:
