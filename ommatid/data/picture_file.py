@@ -111,8 +111,8 @@ def _written_format(format: str | None) -> str:
 
 
 def _notes(image: Image.Image, pixels: np.ndarray) -> Iterator[str]:
-    if getattr(image, "n_frames", 1) > 1:
-        yield f"the first of {image.n_frames} pictures"
+    if (count := getattr(image, "n_frames", 1)) > 1:
+        yield f"the first of {count} pictures"
     if image.format not in (*SAVE_OPTIONS, "MPO"):
         yield f"{image.format} became PNG"
     if image.mode in ("P", "PA"):

@@ -79,7 +79,7 @@ class RestoredFolder:
 def _entry(line: str) -> Restored | None:
     """None for a line that a kill cut short."""
     try:
-        values = json.loads(line)
+        values: dict[str, Any] = json.loads(line)
         return Restored(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (ValueError, TypeError, AttributeError):
         return None

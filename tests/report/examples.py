@@ -173,3 +173,22 @@ def data_uri(image: Image.Image) -> str:
     png = io.BytesIO()
     image.save(png, format="PNG")
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+def restore_result() -> dict[str, Any]:
+    """Two pictures to look at, one of them also in part; and one in the list alone."""
+    before, after = (data_uri(Image.new("RGB", (300, 200), colour)) for colour in ("#ff0000", "#0000ff"))
+    whole = {"title": "The whole picture", "before": before, "after": after}
+    small = {"before": (30, 20), "after": (60, 40), "seconds": 0.21, "notes": ()}
+    large = {"before": (640, 480), "after": (1280, 960), "seconds": 12.5, "notes": ("CMYK became RGB",)}
+    return {
+        "model": "hat",
+        "degrade": "bicubic x2",
+        "restored": [
+            {"name": f"{HOSTILE}.png", "views": [whole], **small},
+            {"name": "deep/b.jpg", "views": [whole, whole | {"title": "The middle, pixel for pixel"}], **large},
+            {"name": "c.png", "views": [], **small},
+        ],
+        "skipped": [{"path": f"{HOSTILE}.png", "reason": HOSTILE}],
+        "settings": {"file": "run/best.safetensors", "tile": 256, "ensemble": False},
+    }

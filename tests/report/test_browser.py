@@ -1,8 +1,5 @@
 """The pages in a real browser: sorting, drawn figures, nothing fetched, nothing wrong in the console."""
 
-import shutil
-import time
-
 import pytest
 
 from ommatid.report.bench import bench_page
@@ -10,69 +7,13 @@ from ommatid.report.compare import compare_page
 from ommatid.report.evaluate import evaluate_page
 from ommatid.report.formats import short_name
 
+from .browsing import comes_to, contrast, count, texts
 from .examples import HOSTILE, MACHINE, MODELS, bench_rows, compare_results, evaluate_result, failed_run, make_run
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-FLAGS = (
-    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-    "disable-component-update", "disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
-@pytest.fixture
-def open_page(browser, tmp_path):
-    def open_page(html, width=1280, scheme="light"):
-        path = tmp_path / "page.html"
-        path.write_text(html, encoding="utf-8")
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        browser.get(path.as_uri())
-        figures = len(browser.find_elements(By.CSS_SELECTOR, ".plotly-graph-div"))
-        WebDriverWait(browser, 20).until(lambda _: count(browser, ".plotly-graph-div .main-svg .xy") >= figures)
-        return browser
-
-    yield open_page
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)") == []
-
-
-def count(browser, selector):
-    return len(browser.find_elements(By.CSS_SELECTOR, selector))
-
-
-def texts(browser, selector):
-    """What the elements say, read in one step: a figure that redraws itself replaces its elements at any time."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)"
-    return browser.execute_script(script, selector)
-
-
-def comes_to(expected, read, *arguments):
-    """Whether ``read(*arguments)`` gives what is expected, at once or when a figure that redraws itself is done."""
-    deadline = time.monotonic() + 10
-    while (answer := read(*arguments)) != expected and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return answer == expected
+pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 
 def column(browser, index):
@@ -162,18 +103,3 @@ def test_page_fits_the_screen_and_its_text_stands_out(open_page, make, width, sc
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     for selector in ("h1", "td", ".note, figcaption", ".xtick text"):
         assert contrast(browser, selector) >= 4.5, selector
-
-
-def contrast(browser, selector):
-    """The WCAG 2 contrast ratio between an element's text and the ground of the page."""
-    script = "const style = getComputedStyle(document.querySelector(arguments[0])); return style[arguments[1]]"
-    ink = browser.execute_script(script, selector, "fill" if "text" in selector else "color")
-    ground = browser.execute_script(script, "body", "backgroundColor")
-    lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(colour):
-    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
