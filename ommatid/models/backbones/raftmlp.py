@@ -76,9 +76,8 @@ class RaftMLPConfig(Config):
     @property
     def sides(self) -> list[int]:
         """Rows, and columns, of the grid that the token mixers of each stage are for."""
-        return list(accumulate(self.patch_sizes, lambda side, size: math.ceil(side / size), initial=self.image_size))[
-            1:
-        ]
+        _, *sides = accumulate(self.patch_sizes, lambda side, size: math.ceil(side / size), initial=self.image_size)
+        return sides
 
 
 @register("raftmlp", RaftMLPConfig)
