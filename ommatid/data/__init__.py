@@ -5,6 +5,14 @@ from ommatid.data.classification import ImageData, open_data, open_evaluation
 from ommatid.data.errors import DataError, Skipped
 from ommatid.data.images import Images, open_images
 from ommatid.data.loader import Loader, make_loader
+from ommatid.data.picture_samples import PictureSamples
+from ommatid.data.pictures import (
+    PictureData,
+    make_patch_loader,
+    make_picture_loader,
+    open_picture_evaluation,
+    open_pictures,
+)
 from ommatid.data.samples import Samples
 
 __all__ = [
@@ -16,13 +24,19 @@ __all__ = [
     "ImageTransform",
     "Images",
     "Loader",
+    "PictureData",
+    "PictureSamples",
     "Samples",
     "Skipped",
     "batch_mix",
     "eval_transform",
     "make_loader",
+    "make_patch_loader",
+    "make_picture_loader",
     "open_data",
     "open_evaluation",
     "open_images",
+    "open_picture_evaluation",
+    "open_pictures",
     "train_transform",
 ]

@@ -19,20 +19,22 @@ def list_folder(root: Path) -> Listing:
     Hidden files and folders, and files that are no images by their suffix, are ignored. Links are followed once.
     Raises DataError when there is no class folder or no image.
     """
-    children = _folders(root)
-    if any(name in TRAIN_NAMES for name in (child.name.lower() for child in children)):
-        found = {child.name for child in children if child.name.lower() in TRAIN_NAMES + VAL_NAMES}
-        splits = chosen_splits(found, str(root))
-        # A train/ alone is split as a folder without splits is.
-        named = [(root / name, split if len(splits) == 2 else None) for name, split in splits.items()]
-    else:
-        named = [(root, None)]
     listing = Listing([])
-    for folder, split in named:
+    for folder, split in split_folders(root):
         _list_classes(root, folder, split, listing)
     if not listing.records:
         raise DataError(f"{root} holds no folder of images per class; put each class's images in a folder of its name")
     return listing
+
+
+def split_folders(root: Path) -> list[tuple[Path, str | None]]:
+    """(folder, "train" or "val") for each part that the folder comes in, or the folder itself and None."""
+    children = {child.name for child in subfolders(root)}
+    if not any(name.lower() in TRAIN_NAMES for name in children):
+        return [(root, None)]
+    splits = chosen_splits({name for name in children if name.lower() in TRAIN_NAMES + VAL_NAMES}, str(root))
+    # A train/ alone is split as a folder without splits is.
+    return [(root / name, split if len(splits) == 2 else None) for name, split in splits.items()]
 
 
 def image_files(root: Path, skipped: list[Skipped]) -> list[Path]:
@@ -56,7 +58,7 @@ def image_files(root: Path, skipped: list[Skipped]) -> list[Path]:
 
 
 def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing) -> None:
-    for class_folder in _folders(folder):
+    for class_folder in subfolders(folder):
         files = image_files(class_folder, listing.skipped)
         if not files:
             listing.skipped.append(Skipped(class_folder.relative_to(root).as_posix() + "/", "a folder without images"))
@@ -64,7 +66,8 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
             listing.records.append(Record(path.relative_to(root).as_posix(), class_folder.name, split, path))
 
 
-def _folders(root: Path) -> list[Path]:
+def subfolders(root: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones. Raises DataError."""
     try:
         return sorted(child for child in root.iterdir() if child.is_dir() and not _hidden(child.name))
     except OSError as error:

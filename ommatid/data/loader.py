@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ommatid.data.augment import BatchMix, ImageTransform
 from ommatid.data.errors import DataError
+from ommatid.data.picture_samples import PictureSamples
 from ommatid.data.samples import Samples
 
 Key = tuple[int, int]
@@ -31,32 +33,23 @@ class EpochSampler(DistributedSampler):
 
 
 class Batches(Dataset):
-    """Fetches whole batches: images (B, 3, size, size) float and labels (B,), or what `mix` makes of them."""
+    """Fetches whole batches: `join` makes one of what `draw` answers for each index."""
 
-    def __init__(self, samples: Samples, transform: ImageTransform, seed: int, mix: BatchMix | None) -> None:
-        self.samples = samples
-        self.transform = transform
+    def __init__(self, draw: Callable[[int], Any], join: Callable[[list[Any]], Any], seed: int) -> None:
+        self.draw = draw
+        self.join = join
         self.seed = seed
-        self.mix = mix
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, keys: list[Key]) -> Any:
         """Read, augment and stack. The global generator, which dropout draws from, is left as it was found."""
-        images, labels = [], []
         with torch.random.fork_rng(devices=[]):
+            drawn = []
             for epoch, index in keys:
                 _seed_generator(self.seed, epoch, index)
-                image, label = self.samples.tensor(index)
-                images.append(self.transform.pixels(image))
-                labels.append(label)
-            batch = self.transform.normalize(torch.stack(images)), torch.tensor(labels)
-            if self.mix is None:
-                return batch
+                drawn.append(self.draw(index))
             epoch, first = keys[0]
             _seed_generator(self.seed, epoch, -1 - first)
-            return self.mix(*batch)
+            return self.join(drawn)
 
 
 class Loader(DataLoader):
@@ -88,6 +81,37 @@ def make_loader(
     starts another epoch. `batch` is one rank's; `ranks` processes, of which this is `rank`, share the samples.
     Raises DataError for a batch below 1, or one that drop_last leaves without any batch.
     """
+    return epoch_loader(
+        samples,
+        partial(_augmented, samples, transform),
+        partial(_labelled, transform, mix),
+        batch=batch,
+        shuffle=shuffle,
+        seed=seed,
+        workers=workers,
+        drop_last=drop_last,
+        rank=rank,
+        ranks=ranks,
+    )
+
+
+def epoch_loader(
+    samples: Samples | PictureSamples,
+    draw: Callable[[int], Any],
+    join: Callable[[list[Any]], Any],
+    *,
+    batch: int,
+    shuffle: bool,
+    seed: int,
+    workers: int = 0,
+    drop_last: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Loader:
+    """A loader of what `join` makes of a batch of `draw(index)`, index running over `samples`; else as `make_loader`.
+
+    Both draw what is random from PyTorch's global generator, and are sent to the workers.
+    """
     if batch < 1:
         raise DataError(f"batch is {batch}; allowed: 1 or more")
     if drop_last and len(samples) < batch * ranks:
@@ -97,7 +121,7 @@ def make_loader(
         )
     sampler = EpochSampler(samples, num_replicas=ranks, rank=rank, shuffle=shuffle, seed=zlib.crc32(b"%d" % seed))
     return Loader(
-        Batches(samples, transform, seed, mix),
+        Batches(draw, join, seed),
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,
@@ -107,6 +131,19 @@ def make_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(seed),  # its own, so that a pass takes nothing from the global one
     )
+
+
+def _augmented(samples: Samples, transform: ImageTransform, index: int) -> tuple[Tensor, int]:
+    image, label = samples.tensor(index)
+    return transform.pixels(image), label
+
+
+def _labelled(
+    transform: ImageTransform, mix: BatchMix | None, drawn: list[tuple[Tensor, int]]
+) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*drawn, strict=True)
+    batch = transform.normalize(torch.stack(images)), torch.tensor(labels)
+    return batch if mix is None else mix(*batch)
 
 
 def _as_fetched(batch: Any) -> Any:

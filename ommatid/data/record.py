@@ -21,12 +21,16 @@ Source = np.ndarray | Path | Callable[[], Image.Image]
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled image: a name unique in its data, the label in words, the split it came in, where it is."""
+    """One image: a name unique in its data, the label in words, the split it came in, where it is.
+
+    A picture to restore has an empty label, and `degraded` where data come in pairs: where its spoilt twin is.
+    """
 
     name: str
     label: str
     split: str | None
     source: Source
+    degraded: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ommatid.data.errors import DataError, Skipped, UnreadableImageError
+from ommatid.data.errors import Skipped
 from ommatid.data.read import read_pixels
 from ommatid.data.record import Record
+from ommatid.data.tolerant import Tolerant
 
 
 class Samples(Dataset[tuple[Image.Image, int]]):
@@ -31,7 +31,7 @@ class Samples(Dataset[tuple[Image.Image, int]]):
         self.paths = [record.name for record in records]
         self.skipped = skipped
         self._sources = [record.source for record in records]
-        self._broken: set[int] = set()
+        self._readable = Tolerant(self.paths, self._pixels, skipped)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,20 +57,8 @@ class Samples(Dataset[tuple[Image.Image, int]]):
 
     def _read(self, index: int) -> tuple[np.ndarray, int]:
         """(H, W, 3) uint8 and label of this sample, or of the next that can be read. Raises DataError if none can."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        for offset in range(len(self)):
-            place = (index + offset) % len(self)
-            if place in self._broken:
-                continue
-            try:
-                return read_pixels(self._sources[place]), self.labels[place]
-            except UnreadableImageError as reason:
-                self._note(place, str(reason))
-        raise DataError(f"none of the {len(self)} images can be read any more; is the disk still there?")
+        place, pixels = self._readable.at(index)
+        return pixels, self.labels[place]
 
-    def _note(self, place: int, reason: str) -> None:
-        self._broken.add(place)
-        self.skipped.append(Skipped(self.paths[place], reason))
-        # A loader's worker keeps its own copy of `skipped`; the warning is what reaches the user from there.
-        warnings.warn(f"{self.paths[place]} is skipped: {reason}", stacklevel=4)
+    def _pixels(self, place: int) -> np.ndarray:
+        return read_pixels(self._sources[place])

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ommatid.data.degrade.step import Range, eight_bit
+from ommatid.data.degrade.step import Range, Strength, eight_bit
 
 POINTS_PER_PIXEL = 8
 """How finely the path of a moving camera is followed."""
 
 
 @dataclass(frozen=True)
-class Motion:
+class Motion(Strength):
     """A straight, even movement of the camera, in a random direction, over `strength` pixels."""
 
-    strength: Range
-    allowed: ClassVar = Range(1, 100)
-    usual: ClassVar = None
-    meaning: ClassVar = "length in pixels"
-    scale: ClassVar = 1
+    word = "motion"
+    allowed = Range(1, 100)
+    meaning = "length in pixels"
 
     @property
     def reach(self) -> int:
@@ -35,19 +32,14 @@ class Motion:
         angle = math.pi * torch.rand((), generator=generator).item()
         return eight_bit(blurred(picture, line_kernel(length, angle)))
 
-    def __str__(self) -> str:
-        return f"motion {self.strength}"
-
 
 @dataclass(frozen=True)
-class Defocus:
+class Defocus(Strength):
     """A lens out of focus: each point becomes an even disk of `strength` pixels radius."""
 
-    strength: Range
-    allowed: ClassVar = Range(0, 50)
-    usual: ClassVar = None
-    meaning: ClassVar = "radius in pixels"
-    scale: ClassVar = 1
+    word = "defocus"
+    allowed = Range(0, 50)
+    meaning = "radius in pixels"
 
     @property
     def reach(self) -> int:
@@ -55,9 +47,6 @@ class Defocus:
 
     def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         return eight_bit(blurred(picture, disk_kernel(self.strength.draw(generator))))
-
-    def __str__(self) -> str:
-        return f"defocus {self.strength}"
 
 
 def blurred(picture: Tensor, kernel: Tensor) -> Tensor:

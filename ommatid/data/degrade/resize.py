@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ class Bicubic:
     """MATLAB's antialiased bicubic by a whole factor, rounded to 8 bits: how super-resolution benchmarks are made."""
 
     scale: int
+    grid: ClassVar[int] = 1
 
     @property
     def reach(self) -> int:

@@ -21,15 +21,7 @@ from ommatid.data.degrade.weather import Haze, Rain
 BICUBIC = "bicubic"
 FACTORS = (2, 3, 4, 8)
 
-WORDS: dict[str, type[Strength]] = {
-    "noise": Noise,
-    "jpeg": Jpeg,
-    "motion": Motion,
-    "defocus": Defocus,
-    "rain": Rain,
-    "haze": Haze,
-    "lowlight": LowLight,
-}
+WORDS: dict[str, type[Strength]] = {kind.word: kind for kind in (Noise, Jpeg, Motion, Defocus, Rain, Haze, LowLight)}
 
 SYNONYMS = {
     "x": BICUBIC,
@@ -74,6 +66,11 @@ class Degradation:
             total += scale * step.reach
             scale *= step.scale
         return total
+
+    @property
+    def grid(self) -> int:
+        """Side of the blocks of degraded pixels that a picture may be cut at without a change of what it becomes."""
+        return math.lcm(*(step.grid for step in self.steps))
 
     def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """(3, H, W) float, 0 to 1 -> (3, ceil(H / scale), ceil(W / scale)); all that is random is the generator's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -30,6 +31,7 @@ class Step(Protocol):
     Attributes:
         scale: pixels of the picture for each of the answer, along both axes.
         reach: how many pixels of the picture beyond its own place an answer's pixel depends on, at most.
+        grid: side in pixels of the blocks that it works in, counted from the upper left corner; 1 for none.
     """
 
     @property
@@ -38,24 +40,40 @@ class Step(Protocol):
     @property
     def reach(self) -> int: ...
 
+    @property
+    def grid(self) -> int: ...
+
     def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor: ...
 
-    def __str__(self) -> str: ...
 
-
-class Strength(Step, Protocol):
-    """A degradation that a word and a `Range` of strengths describe.
+@dataclass(frozen=True)
+class Strength(ABC):
+    """Base of the degradations that a word and a `Range` of strengths describe; the others' attributes as of `Step`.
 
     Attributes:
-        allowed: the strengths that make sense. usual: taken where none is written; None where one has to be.
-        meaning: of the number.
+        word: its name.
+        allowed: the strengths that make sense.
+        usual: taken where none is written; None where one has to be.
+        meaning: of the number, in words.
     """
 
+    strength: Range
+    word: ClassVar[str]
     allowed: ClassVar[Range]
-    usual: ClassVar[Range | None]
+    usual: ClassVar[Range | None] = None
     meaning: ClassVar[str]
+    scale: ClassVar[int] = 1
+    grid: ClassVar[int] = 1
 
-    def __init__(self, strength: Range) -> None: ...
+    @property
+    def reach(self) -> int:
+        return 0
+
+    @abstractmethod
+    def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    def __str__(self) -> str:
+        return f"{self.word} {self.strength}"
 
 
 def eight_bit(picture: Tensor) -> Tensor:

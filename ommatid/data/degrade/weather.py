@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ommatid.data.degrade.blur import blurred, line_kernel
-from ommatid.data.degrade.step import Range, eight_bit
+from ommatid.data.degrade.step import Range, Strength, eight_bit
 
 DROPS = 0.02
 """Streaks per pixel in the heaviest rain."""
@@ -27,15 +26,13 @@ RELIEF = 4
 
 
 @dataclass(frozen=True)
-class Rain:
+class Rain(Strength):
     """Bright streaks added to the picture (the model of arXiv 1609.07769), as many as `strength` says."""
 
-    strength: Range
-    allowed: ClassVar = Range(0, 1)
-    usual: ClassVar = Range(0.2, 0.8)
-    meaning: ClassVar = "from 0, dry, to 1, heavy"
-    scale: ClassVar = 1
-    reach: ClassVar = 0
+    word = "rain"
+    allowed = Range(0, 1)
+    usual = Range(0.2, 0.8)
+    meaning = "from 0, dry, to 1, heavy"
 
     def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         share = DROPS * self.strength.draw(generator)
@@ -46,23 +43,18 @@ class Rain:
         streaks = blurred(drops[None], line_kernel(length, math.pi / 2 + slant)) * (length / 3)
         return eight_bit(picture + streaks)
 
-    def __str__(self) -> str:
-        return f"rain {self.strength}"
-
 
 @dataclass(frozen=True)
-class Haze:
+class Haze(Strength):
     """Atmospheric scattering, J t + A (1 - t) with t = (1 - strength)^depth (the model of arXiv 1712.04143).
 
     Depth, of which a photograph says nothing, is a random smooth relief between 0.5 and 1.5; A is a random grey.
     """
 
-    strength: Range
-    allowed: ClassVar = Range(0, 0.99)
-    usual: ClassVar = Range(0.3, 0.8)
-    meaning: ClassVar = "share of the light that is the haze's own, at depth 1"
-    scale: ClassVar = 1
-    reach: ClassVar = 0
+    word = "haze"
+    allowed = Range(0, 0.99)
+    usual = Range(0.3, 0.8)
+    meaning = "share of the light that is the haze's own, at depth 1"
 
     def __call__(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         clear = 1 - self.strength.draw(generator)
@@ -71,6 +63,3 @@ class Haze:
         depth = F.interpolate(relief, size=picture.shape[-2:], mode="bilinear", align_corners=True)[0]
         transmission = clear**depth
         return eight_bit(picture * transmission + airlight * (1 - transmission))
-
-    def __str__(self) -> str:
-        return f"haze {self.strength}"

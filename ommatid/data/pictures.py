@@ -1,0 +1,199 @@
+"""Open pictures to restore, wherever they come from, as a training and a validation part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ommatid.data.degrade import Degradation, parse
+from ommatid.data.degrade.spec import FACTORS
+from ommatid.data.errors import DataError, Skipped
+from ommatid.data.loader import Loader, epoch_loader
+from ommatid.data.patches import Pair
+from ommatid.data.photographs import list_photographs
+from ommatid.data.picture_folder import INPUT, TARGET, list_pictures
+from ommatid.data.picture_samples import PictureSamples, stored_size
+from ommatid.data.read import read_records
+from ommatid.data.record import Listing, Record
+from ommatid.data.split import apply_split, split_records
+
+LEAST_SIDE = 32
+"""In pixels, of the clean picture: there is nothing to learn from less, and SSIM looks through a window of 11."""
+
+PATCHES_PER_EPOCH = 1600
+"""At least, so that an epoch of a few photographs is not over at once."""
+
+
+@dataclass(frozen=True)
+class PictureData:
+    """Pictures in two parts that share none, and what is to be undone.
+
+    `skipped`: the files passed over so far. `origin`: where the data came from, in words. `degradation`: None for
+    pairs. `scale`: pixels of the restored picture for each of the degraded one, along both axes.
+    """
+
+    origin: str
+    train: PictureSamples
+    val: PictureSamples
+    skipped: list[Skipped]
+    degradation: Degradation | None
+    scale: int
+
+    def split(self) -> dict[str, list[str]]:
+        """Which picture is in which part, by name, ready for JSON; given back to `open_pictures` it opens the same."""
+        return {"train": list(self.train.paths), "val": list(self.val.paths)}
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when a name, the split or the degradation does."""
+        told = [self.split(), self.degradation and self.degradation.text, self.scale]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+
+def open_pictures(
+    spec: str | Path,
+    *,
+    degrade: str | None = None,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    split: dict[str, Any] | None = None,
+) -> PictureData:
+    """Open pictures and read each once, so that bad files are known, named in `skipped`, and left out.
+
+    spec: `photographs` (embedded), a folder of pictures, or a folder of pairs under input/ and target/; a folder may
+    have train/ and val/ above those. Data without a validation part of its own is split: `val_fraction`, by `seed`.
+    degrade: what is done to the pictures, as of `degrade.parse`; None for pairs, which is done already.
+    split: what `PictureData.split()` answered in an earlier opening, to be used instead.
+    Raises DataError, in one line that says what to do, for data that cannot be trained on; ValueError for `degrade`.
+    """
+    degradation, records, skipped, scale = _read(_list(spec), spec, degrade)
+    if split is not None:
+        records = apply_split(records, split)
+    elif all(record.split is None for record in records):
+        if len(records) < 2:
+            raise DataError(f"{spec} has one readable picture; add another, to judge by what was not trained on")
+        records = split_records(records, seed=seed, val_fraction=val_fraction)
+    parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
+    for part, members in parts.items():
+        if not members:
+            raise DataError(f"{spec}: the {part} part holds no readable picture; add some, or leave out its folder")
+    crops = -(-PATCHES_PER_EPOCH // len(parts["train"]))
+    train = PictureSamples(parts["train"], degradation, scale, skipped, crops=crops)
+    val = PictureSamples(parts["val"], degradation, scale, skipped)
+    return PictureData(str(spec), train, val, skipped, degradation, scale)
+
+
+def open_picture_evaluation(spec: str | Path, *, degrade: str | None = None) -> PictureSamples:
+    """Open the data to judge a trained network on: its validation part if it comes with one, else all of it.
+
+    Arguments and errors as of `open_pictures`.
+    """
+    listing = _list(spec)
+    val = [record for record in listing.records if record.split == "val"]
+    degradation, records, skipped, scale = _read(Listing(val or listing.records, listing.skipped), spec, degrade)
+    return PictureSamples(records, degradation, scale, skipped)
+
+
+def make_patch_loader(samples: PictureSamples, side: int, **options: Any) -> Loader:
+    """A loader of (degraded (batch, 3, side, side), clean (batch, 3, scale side, scale side)), float, 0 to 1.
+
+    options: as of `epoch_loader`. Pictures too small for a patch are left out now, by name. Raises DataError.
+    """
+    samples.leave_out_smaller(side)
+    return epoch_loader(samples, partial(_patch, samples, side), _stacked, **options)
+
+
+def make_picture_loader(samples: PictureSamples, most: int | None = None, **options: Any) -> Loader:
+    """A loader of one whole picture at a time, or its middle where that has more than `most` clean pixels a side.
+
+    Gives (degraded (1, 3, h, w), clean (1, 3, scale h, scale w)), float, 0 to 1; options: as of `epoch_loader`, without
+    `batch` and `shuffle`.
+    """
+    return epoch_loader(samples, partial(samples.whole, most=most), _stacked, batch=1, shuffle=False, **options)
+
+
+def _list(spec: str | Path) -> Listing:
+    if spec == "photographs":
+        return list_photographs()
+    path = Path(spec).expanduser()
+    if os.path.isdir(path):
+        return list_pictures(path)
+    problem = "is no folder" if os.path.exists(path) else "does not exist"
+    raise DataError(f"{spec} {problem}; give photographs, a folder of pictures, or one with {INPUT}/ and {TARGET}/")
+
+
+def _read(
+    listing: Listing, spec: str | Path, degrade: str | None
+) -> tuple[Degradation | None, list[Record], list[Skipped], int]:
+    """The degradation, the records that can be read and used, those passed over, and the scale."""
+    paired = listing.records[0].degraded is not None
+    if paired and degrade is not None:
+        raise DataError(f"{spec} holds pairs, degraded already; leave out degrade ({degrade!r})")
+    if not paired and degrade is None:
+        raise DataError(f"{spec} holds clean pictures; say what is done to them, as in degrade 'bicubic x2'")
+    degradation = None if degrade is None else parse(degrade)
+    records, unreadable, _ = read_records(listing.records)
+    skipped = listing.skipped + unreadable
+    if paired:
+        records = _with_degraded(records, skipped)
+    records = _large_enough(records, skipped)
+    if paired:
+        scale, records = _of_one_scale(records, skipped)
+    if not records:
+        name, reason = skipped[0]
+        raise DataError(f"none of the pictures of {spec} can be used; the first is {name}: {reason}")
+    return degradation, records, skipped, scale if degradation is None else degradation.scale
+
+
+def _with_degraded(records: list[Record], skipped: list[Skipped]) -> list[Record]:
+    """Reads the other half of each pair."""
+    sources = [replace(record, source=record.degraded) for record in records if record.degraded is not None]
+    readable, unreadable, _ = read_records(sources)
+    skipped.extend(Skipped(name, f"{INPUT}: {reason}") for name, reason in unreadable)
+    degraded = {record.name: record.source for record in readable}
+    return [replace(record, degraded=degraded[record.name]) for record in records if record.name in degraded]
+
+
+def _large_enough(records: list[Record], skipped: list[Skipped]) -> list[Record]:
+    sizes = [stored_size(record.source) for record in records]
+    for record, (width, height) in zip(records, sizes, strict=True):
+        if min(width, height) < LEAST_SIDE:
+            skipped.append(Skipped(record.name, f"{width} x {height} pixels; {LEAST_SIDE} along both sides are needed"))
+    return [record for record, size in zip(records, sizes, strict=True) if min(size) >= LEAST_SIDE]
+
+
+def _of_one_scale(records: list[Record], skipped: list[Skipped]) -> tuple[int, list[Record]]:
+    """The scale of most pairs, and those that have it."""
+    scales = [_scale(record) for record in records]
+    known = Counter(scale for scale in scales if scale is not None)
+    usual = known.most_common(1)[0][0] if known else 1
+    allowed = ", ".join(map(str, FACTORS))
+    for record, scale in zip(records, scales, strict=True):
+        if scale is None:
+            skipped.append(Skipped(record.name, f"its {TARGET} is neither as large as its {INPUT} nor {allowed} times"))
+        elif scale != usual:
+            skipped.append(Skipped(record.name, f"{scale} times as large as its {INPUT}, most are {usual} times"))
+    return usual, [record for record, scale in zip(records, scales, strict=True) if scale == usual]
+
+
+def _scale(record: Record) -> int | None:
+    assert record.degraded is not None
+    degraded, clean = stored_size(record.degraded), stored_size(record.source)
+    return next((scale for scale in (1, *FACTORS) if clean == tuple(scale * side for side in degraded)), None)
+
+
+def _patch(samples: PictureSamples, side: int, index: int) -> Pair:
+    return samples.patch(index, side, torch.default_generator)
+
+
+def _stacked(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
+    degraded, clean = zip(*pairs, strict=True)
+    return torch.stack(degraded), torch.stack(clean)
