@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from workflows.small import REPOSITORY, TINY, TINY_WORD, environment, make_run, photographs, save_weights
 
 import ommatid
 from ommatid.cli import main
 from ommatid.cli.options import parse_seeds, parse_settings
 from ommatid.models import create_model, save
+from ommatid.runs.trained import RestorerFacts
 
 CASES = REPOSITORY / "tests" / "parity" / "cases"
-VERBS = ("models", "systems", "doctor", "verify", "train", "evaluate", "predict", "bench", "compare")
+VERBS = ("models", "systems", "doctor", "verify", "train", "evaluate", "predict", "restore", "bench", "compare")
 TINY_SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
 
 
@@ -44,6 +46,15 @@ def failure(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert printed.err.count("\n") == 1
     assert "Traceback" not in printed.err + printed.out
     return printed.err
+
+
+@pytest.fixture
+def restorer(tmp_path: Path) -> Path:
+    """A tiny network that enlarges twice, as a training would have saved it."""
+    model = create_model("hat", dim=12, depths=[1], heads=[2], window_size=8, compress_ratio=3, squeeze_factor=3)
+    path = tmp_path / "restorer.safetensors"
+    save(model, path, extra=RestorerFacts("hat", "bicubic x2", 48).to_header())
+    return path
 
 
 @pytest.fixture
@@ -130,6 +141,41 @@ def test_train_evaluate_predict(data: Path, tmp_path: Path) -> None:
     assert len(named.stdout.splitlines()) == 12
     assert "words.jpg" in named.stderr
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 13
+
+
+def test_restore(restorer: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "deep/b.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 30), "red").save(tmp_path / "in" / name)
+    (tmp_path / "in" / "words.jpg").write_text("no picture")
+    words = ("restore", restorer, tmp_path / "in", "--out", tmp_path / "out", "--tile", 32)
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'out' / 'a.png'}: 20 x 30 -> 40 x 60" in done.stdout
+    assert "words.jpg: not an image" in done.stderr
+    assert "skipped 1 of 3 files" in done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+    again = run(*words, "--no-page")
+    assert again.stdout == "2 were restored before\n"
+    assert Image.open(tmp_path / "out" / "deep" / "b.jpg").size == (40, 60)
+
+
+def test_bad_words_for_restore(
+    capsys: pytest.CaptureFixture[str], restorer: Path, weights: Path, data: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (20, 30)).save(picture)
+    (tmp_path / "words.jpg").write_text("no picture")
+    (tmp_path / "file").write_text("no folder")
+    assert "--tile" in failure(capsys, "restore", restorer, picture, "--tile", "many")
+    assert "tile = 8 is not possible" in failure(capsys, "restore", restorer, picture, "--tile", 8)
+    assert "device" in failure(capsys, "restore", restorer, picture, "--device", "toaster")
+    assert "IMAGE" in failure(capsys, "restore", restorer)
+    assert "none of the 1 files can be read" in failure(capsys, "restore", restorer, tmp_path / "words.jpg")
+    assert "would be overwritten" in failure(capsys, "restore", restorer, picture, "--out", tmp_path)
+    assert "file" in failure(capsys, "restore", restorer, picture, "--out", tmp_path / "file")
+    assert "no run folder" in failure(capsys, "restore", tmp_path / "nowhere", picture)
+    assert "classes" in failure(capsys, "restore", weights, picture)
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

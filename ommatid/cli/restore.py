@@ -32,7 +32,7 @@ def restore(
         line = ", ".join([f"{done.folder / one.output}: {sizes}", f"{one.seconds:.1f} s", *one.notes])
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if done.earlier:
-        console.print(f"{len(done.earlier)} more were restored before", highlight=False)
+        console.print(f"{len(done.earlier)} were restored before", highlight=False)
     if done.report:
         console.print(str(done.report), markup=False, highlight=False, soft_wrap=True)
     for path, reason in done.skipped:

@@ -132,8 +132,8 @@ class _Job:
         if reason := refusal(picture.format, scale * width, scale * height):
             raise PassedOverError(reason)
         bar.begin(source.name, scale**2 * height * width)
-        answer = self.restorer(picture, bar.advance)
         path.parent.mkdir(parents=True, exist_ok=True)
+        answer = self.restorer(picture, bar.advance)
         with replacing(path) as draft:
             _write(answer, draft)
             entry = Restored(

@@ -376,9 +376,9 @@ def test_photographs_through_a_real_network(weights: Path, tmp_path: Path) -> No
 
 
 def test_killed_and_started_again_it_does_the_rest(weights: Path, tmp_path: Path) -> None:
-    names = [f"{number}.png" for number in range(6)]
+    names = [f"{number}.png" for number in range(5)]
     for name in names:
-        saved(tmp_path / "in" / name, noise(300, 300, 3))
+        saved(tmp_path / "in" / name, noise(200, 200, 3))
     script = "import sys; from ommatid.cli import main; main(sys.argv[1:])"
     words = ["restore", weights, tmp_path / "in", "--out", tmp_path / "out", "--tile", "64"]
     process = subprocess.Popen([sys.executable, "-c", script, *map(str, words)], env=environment())
@@ -388,7 +388,7 @@ def test_killed_and_started_again_it_does_the_rest(weights: Path, tmp_path: Path
     process.wait()
     there = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert 2 <= len(there) < len(names)
-    assert all(Image.open(tmp_path / "out" / name).size == (600, 600) for name in there)
+    assert all(Image.open(tmp_path / "out" / name).size == (400, 400) for name in there)
     found = restore(weights, [tmp_path / "in"], out=tmp_path / "out", tile=64, progress=False)
     assert [entry.output for entry in found.earlier] == there
     assert [entry.output for entry in found.restored] == [name for name in names if name not in there]
