@@ -120,6 +120,25 @@ def join_layers(state: dict[str, Tensor], parts: tuple[str, ...], whole: str) ->
     return joined
 
 
+def from_flax(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of a Flax model, named by their paths, in PyTorch's layout; what is in that already stays.
+
+    A transposed convolution also turns its kernel around: Flax's is that of a convolution over spread-out pixels.
+    """
+    return dict(_from_flax(name.replace("/", "."), value) for name, value in state.items())
+
+
+def _from_flax(name: str, value: Tensor) -> tuple[str, Tensor]:
+    owner, _, leaf = name.rpartition(".")
+    if leaf == "scale":
+        return f"{owner}.weight", value
+    if leaf != "kernel":
+        return name, value
+    if value.dim() == 4 and "ConvTranspose" in owner:
+        return f"{owner}.weight", value.flip(0, 1).permute(2, 3, 0, 1)
+    return f"{owner}.weight", value.T if value.dim() == 2 else value.permute(3, 2, 0, 1)
+
+
 def _ignored(module: Any, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in getattr(module, "REFERENCE_IGNORED", []))
 

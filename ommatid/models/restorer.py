@@ -29,6 +29,14 @@ class Restorer(Model):
         restored = self.restore(mirrored(image, self.multiple))
         return restored[..., : height * self.scale, : width * self.scale]
 
+    def restorations(self, image: Tensor) -> list[Tensor]:
+        """As `forward`, with all answers that training compares with the clean picture: the answer itself, then drafts.
+
+        A draft may be smaller by a power of two n: (B, in_channels, H / n, W / n), rounded down and at least 1. Its
+        pixel (y, x) stands for pixel (n y + n / 2, n x + n / 2) of the answer.
+        """
+        return [self(image)]
+
 
 def mirrored(image: Tensor, multiple: tuple[int, int]) -> Tensor:
     """(B, C, H, W) -> continued right and below up to the next multiples: mirrored, or repeated where small."""

@@ -17,11 +17,11 @@ class MLP(nn.Module):
     Cost: 2 r H W C^2 multiply-adds, with r = hidden / C.
     """
 
-    def __init__(self, dim: int, hidden: int, *, act: nn.Module | None = None) -> None:
+    def __init__(self, dim: int, hidden: int, *, act: nn.Module | None = None, bias: bool = True) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = act or nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return in_slices(self._tokens, x.flatten(0, -2)).view(x.shape)

@@ -39,3 +39,24 @@ def init_pointwise_fan_out_(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.out_features))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def init_lecun_normal_(layer: nn.Module) -> None:
+    """Linear layers and convolutions, transposed ones too: weights from N(0, 1 / fan_in), cut at +-2 deviations.
+
+    The deviation is that of the cut distribution, as in JAX, and biases are 0.
+    """
+    if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        outputs = layer.weight.shape[1] if isinstance(layer, nn.ConvTranspose2d) else len(layer.weight)
+        std = math.sqrt(outputs / layer.weight.numel()) / 0.87962566103423978
+        nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_normal_(layer: nn.Module) -> None:
+    """Linear layers: weights from N(0, 0.02), biases 0."""
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

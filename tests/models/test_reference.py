@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ommatid
-from ommatid.models.reference import changed, one_later, rename, zero_based
+from ommatid.models.reference import changed, from_flax, one_later, rename, zero_based
 from ommatid.nn.tokens import resample_sequence
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "num_classes": 3}
@@ -70,3 +70,28 @@ def test_only_tensors_whose_names_match_are_changed() -> None:
     state = changed({"a.table": torch.ones(2), "table.b": torch.ones(2)}, r"\.table$", lambda table: 2 * table)
     assert state["a.table"].tolist() == [2, 2]
     assert state["table.b"].tolist() == [1, 1]
+
+
+def test_layers_of_flax_compute_the_same_here() -> None:
+    """Against sums by the definitions: kernels are (rows, columns, in, out), transposed ones see pixels spread out."""
+    kernels = {"a/Dense_0": (4, 5), "a/Conv_0": (3, 3, 4, 5), "a/ConvTranspose_0": (2, 2, 4, 5)}
+    flax = {f"{name}/kernel": torch.randn(shape) for name, shape in kernels.items()}
+    state = from_flax(flax | {"a/LayerNorm/scale": torch.ones(4), "a/LayerNorm/bias": torch.zeros(4)})
+    assert set(state) == {f"{name.replace('/', '.')}.weight" for name in [*kernels, "a/LayerNorm"]} | {
+        "a.LayerNorm.bias"
+    }
+    x = torch.randn(1, 4, 3, 3)
+    dense = torch.nn.functional.linear(x[0, :, 1, 1], state["a.Dense_0.weight"])
+    torch.testing.assert_close(dense, x[0, :, 1, 1] @ flax["a/Dense_0/kernel"])
+    conv = torch.nn.functional.conv2d(x, state["a.Conv_0.weight"])
+    torch.testing.assert_close(conv[0, :, 0, 0], torch.einsum("ihw,hwio->o", x[0], flax["a/Conv_0/kernel"]))
+    enlarged = torch.nn.functional.conv_transpose2d(x, state["a.ConvTranspose_0.weight"], stride=2)
+    spread = torch.zeros(1, 4, 7, 7)
+    spread[..., 1::2, 1::2] = x
+    convolved = torch.nn.functional.conv2d(spread, flax["a/ConvTranspose_0/kernel"].permute(3, 2, 0, 1))
+    torch.testing.assert_close(enlarged, convolved)
+
+
+def test_a_state_in_the_usual_layout_stays_as_it_is() -> None:
+    state = {"Dense_0.weight": torch.randn(5, 4), "Dense_0.bias": torch.randn(5)}
+    assert from_flax(state) == state

@@ -13,6 +13,7 @@ from ommatid.nn.mixers.efficient_modulation import EfficientModulation
 from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
+from ommatid.nn.mixers.gated_token_mlp import GatedTokenMLP
 from ommatid.nn.mixers.global_local import GlobalLocalFilter
 from ommatid.nn.mixers.halo import HaloAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
@@ -25,6 +26,7 @@ from ommatid.nn.mixers.lowtention import Lowtention
 from ommatid.nn.mixers.masked_attention import MaskedAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
+from ommatid.nn.mixers.multi_axis import multi_axis_gated_mlp, multi_axis_linear
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.overlapping_cross import OverlappingCrossAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
@@ -45,6 +47,7 @@ from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
 from ommatid.nn.mixers.subspace import SubspaceAttention
 from ommatid.nn.mixers.super_token import SuperTokenAttention
+from ommatid.nn.mixers.token_linear import TokenLinear
 from ommatid.nn.mixers.token_mlp import TokenMLP
 from ommatid.nn.mixers.transposed import TransposedAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
@@ -66,6 +69,7 @@ __all__ = [
     "FactorizationAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
+    "GatedTokenMLP",
     "GlobalLocalFilter",
     "Gridded",
     "GuidedAttention",
@@ -101,6 +105,7 @@ __all__ = [
     "SpectralGate",
     "SubspaceAttention",
     "SuperTokenAttention",
+    "TokenLinear",
     "TokenMLP",
     "TransposedAttention",
     "WaveletMixer",
@@ -108,4 +113,6 @@ __all__ = [
     "WindowMLP",
     "Windowed",
     "cosine_window_attention",
+    "multi_axis_gated_mlp",
+    "multi_axis_linear",
 ]
