@@ -59,11 +59,16 @@ class PictureSamples(Dataset[Pair]):
     def leave_out_smaller(self, side: int) -> None:
         """Adds to `skipped` each picture that has no patch of `side` degraded pixels. Raises DataError if none has."""
         least = side * self.scale
-        small = [place for place, record in enumerate(self._records) if min(stored_size(record.source)) < least]
-        if len(small) == len(self._records):
+        small = 0
+        for place, record in enumerate(self._records):
+            try:
+                if min(stored_size(record.source)) < least:
+                    small += 1
+                    self._readable.leave_out(place, f"smaller than a patch of {least} x {least} pixels")
+            except UnreadableImageError as reason:
+                self._readable.leave_out(place, str(reason))
+        if small == len(self._records):
             raise DataError(f"no picture has {least} pixels along both sides, for patches of {side}; make them smaller")
-        for place in small:
-            self._readable.leave_out(place, f"smaller than a patch of {least} x {least} pixels")
 
     def patch(self, index: int, side: int, generator: torch.Generator) -> Pair:
         """A random patch of `side` degraded pixels, flipped and turned, with a degradation of its own."""
@@ -81,7 +86,7 @@ class PictureSamples(Dataset[Pair]):
         place, (degraded, clean) = self._readable.at(index % len(self.paths))
         part = as_tensor(middle(clean, most, self.scale))
         if degraded is not None:
-            return as_tensor(middle(degraded, most and most // self.scale, 1)), part
+            return as_tensor(middle(degraded, None if most is None else most // self.scale, 1)), part
         assert self.degradation is not None
         generator = torch.Generator().manual_seed(zlib.crc32(self.paths[place].encode()))
         return self.degradation(part, generator), part

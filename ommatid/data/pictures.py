@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ommatid.data.degrade import Degradation, parse
-from ommatid.data.degrade.spec import FACTORS
 from ommatid.data.errors import DataError, Skipped
 from ommatid.data.loader import Loader, epoch_loader
+from ommatid.data.pairs import read_pairs
 from ommatid.data.patches import Pair
 from ommatid.data.photographs import list_photographs
 from ommatid.data.picture_folder import INPUT, TARGET, list_pictures
 from ommatid.data.picture_samples import PictureSamples, stored_size
-from ommatid.data.read import read_records
+from ommatid.data.read import read_records, try_each
 from ommatid.data.record import Listing, Record
 from ommatid.data.split import apply_split, split_records
 
@@ -134,60 +133,35 @@ def _read(
     listing: Listing, spec: str | Path, degrade: str | None
 ) -> tuple[Degradation | None, list[Record], list[Skipped], int]:
     """The degradation, the records that can be read and used, those passed over, and the scale."""
-    paired = listing.records[0].degraded is not None
+    degradation = _degradation(degrade, listing.records[0].degraded is not None, spec)
+    records, unreadable, _ = read_records(listing.records)
+    skipped = listing.skipped + unreadable
+    records = _large_enough(records, skipped)
+    if degradation is None:
+        records, scale = read_pairs(records, skipped)
+    else:
+        scale = degradation.scale
+    if not records:
+        name, reason = skipped[0]
+        raise DataError(f"none of the pictures of {spec} can be used; the first is {name}: {reason}")
+    return degradation, records, skipped, scale
+
+
+def _degradation(degrade: str | None, paired: bool, spec: str | Path) -> Degradation | None:
     if paired and degrade is not None:
         raise DataError(f"{spec} holds pairs, degraded already; leave out degrade ({degrade!r})")
     if not paired and degrade is None:
         raise DataError(f"{spec} holds clean pictures; say what is done to them, as in degrade 'bicubic x2'")
-    degradation = None if degrade is None else parse(degrade)
-    records, unreadable, _ = read_records(listing.records)
-    skipped = listing.skipped + unreadable
-    if paired:
-        records = _with_degraded(records, skipped)
-    records = _large_enough(records, skipped)
-    if paired:
-        scale, records = _of_one_scale(records, skipped)
-    if not records:
-        name, reason = skipped[0]
-        raise DataError(f"none of the pictures of {spec} can be used; the first is {name}: {reason}")
-    return degradation, records, skipped, scale if degradation is None else degradation.scale
-
-
-def _with_degraded(records: list[Record], skipped: list[Skipped]) -> list[Record]:
-    """Reads the other half of each pair."""
-    sources = [replace(record, source=record.degraded) for record in records if record.degraded is not None]
-    readable, unreadable, _ = read_records(sources)
-    skipped.extend(Skipped(name, f"{INPUT}: {reason}") for name, reason in unreadable)
-    degraded = {record.name: record.source for record in readable}
-    return [replace(record, degraded=degraded[record.name]) for record in records if record.name in degraded]
+    return None if degrade is None else parse(degrade)
 
 
 def _large_enough(records: list[Record], skipped: list[Skipped]) -> list[Record]:
-    sizes = [stored_size(record.source) for record in records]
-    for record, (width, height) in zip(records, sizes, strict=True):
+    sized, unreadable = try_each(records, lambda record: stored_size(record.source))
+    skipped.extend(unreadable)
+    for record, (width, height) in sized:
         if min(width, height) < LEAST_SIDE:
             skipped.append(Skipped(record.name, f"{width} x {height} pixels; {LEAST_SIDE} along both sides are needed"))
-    return [record for record, size in zip(records, sizes, strict=True) if min(size) >= LEAST_SIDE]
-
-
-def _of_one_scale(records: list[Record], skipped: list[Skipped]) -> tuple[int, list[Record]]:
-    """The scale of most pairs, and those that have it."""
-    scales = [_scale(record) for record in records]
-    known = Counter(scale for scale in scales if scale is not None)
-    usual = known.most_common(1)[0][0] if known else 1
-    allowed = ", ".join(map(str, FACTORS))
-    for record, scale in zip(records, scales, strict=True):
-        if scale is None:
-            skipped.append(Skipped(record.name, f"its {TARGET} is neither as large as its {INPUT} nor {allowed} times"))
-        elif scale != usual:
-            skipped.append(Skipped(record.name, f"{scale} times as large as its {INPUT}, most are {usual} times"))
-    return usual, [record for record, scale in zip(records, scales, strict=True) if scale == usual]
-
-
-def _scale(record: Record) -> int | None:
-    assert record.degraded is not None
-    degraded, clean = stored_size(record.degraded), stored_size(record.source)
-    return next((scale for scale in (1, *FACTORS) if clean == tuple(scale * side for side in degraded)), None)
+    return [record for record, size in sized if min(size) >= LEAST_SIDE]
 
 
 def _patch(samples: PictureSamples, side: int, index: int) -> Pair:

@@ -26,14 +26,14 @@ Answer = TypeVar("Answer")
 
 def read_records(records: list[Record]) -> tuple[list[Record], list[Skipped], int]:
     """The records that can be read, their sources in memory if all fit; those that cannot; the median shorter side."""
-    sized, skipped = _readable(records, _size_of(records))
+    sized, skipped = try_each(records, _size_of(records))
     sizes = [size for _, size in sized]
-    readable = [record for record, _ in sized]
+    records = [record for record, _ in sized]
     if len(sizes) <= MEMORY_IMAGES and sum(3 * width * height for width, height in sizes) <= MEMORY_BYTES:
-        decoded, broken = _readable(readable, lambda record: read_pixels(record.source))
-        readable = [replace(record, source=pixels) for record, pixels in decoded]
+        decoded, broken = try_each(records, lambda record: read_pixels(record.source))
+        records = [replace(record, source=pixels) for record, pixels in decoded]
         skipped += broken
-    return readable, skipped, int(np.median([min(size) for size in sizes])) if sizes else 0
+    return records, skipped, int(np.median([min(size) for size in sizes])) if sizes else 0
 
 
 def read_pixels(source: Source) -> np.ndarray:
@@ -43,7 +43,7 @@ def read_pixels(source: Source) -> np.ndarray:
     return np.array(read_image(source) if isinstance(source, Path) else source())
 
 
-def _readable(
+def try_each(
     records: list[Record], read: Callable[[Record], Answer]
 ) -> tuple[list[tuple[Record, Answer]], list[Skipped]]:
     """Apply `read` to every record, in threads: (record, answer) where it worked, the reason where it did not."""

@@ -40,6 +40,8 @@ class Tolerant(Generic[Item]):
 
     def leave_out(self, place: int, reason: str) -> None:
         """The next takes its place from now on."""
+        if place in self._left_out:
+            return
         self._left_out.add(place)
         self.skipped.append(Skipped(self.names[place], reason))
         # A loader's worker keeps its own copy of `skipped`; the warning is what reaches the user from there.

@@ -40,9 +40,17 @@ def _mirror(image: Tensor, start: int, ends: tuple[int, int]) -> Tensor:
     """Rows and columns from `start` up to `ends` of a picture that is mirrored, its edge repeated, without end."""
     for axis, end in zip((-2, -1), ends, strict=True):
         side = image.shape[axis]
-        period = torch.arange(start, end, device=image.device) % (2 * side)
-        image = image.index_select(axis, torch.minimum(period, 2 * side - 1 - period))
+        before, after = (
+            image.index_select(axis, _mirrored_index(torch.arange(*beyond, device=image.device), side))
+            for beyond in ((start, 0), (side, end))
+        )
+        image = torch.cat((before, image, after), dim=axis)
     return image
+
+
+def _mirrored_index(index: Tensor, side: int) -> Tensor:
+    within = index % (2 * side)
+    return torch.minimum(within, 2 * side - 1 - within)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
