@@ -18,6 +18,8 @@ _HOMES = {
     "predict": "workflows.predict",
     "restore": "workflows.restore",
     "compare": "workflows.compare",
+    "export": "workflows.export",
+    "optimize": "deployment.optimize",
     "bench": "workflows.bench",
     "verify": "workflows.verify",
 }

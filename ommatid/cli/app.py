@@ -15,6 +15,7 @@ from ommatid.cli.bench import bench
 from ommatid.cli.compare import compare
 from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
+from ommatid.cli.export import export
 from ommatid.cli.models import models
 from ommatid.cli.predict import predict
 from ommatid.cli.restore import restore
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (models, systems, doctor, verify, train, evaluate, predict, restore, bench, compare):
+for verb in (models, systems, doctor, verify, train, evaluate, predict, restore, export, bench, compare):
     app.command()(verb)
 
 

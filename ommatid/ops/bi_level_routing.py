@@ -86,6 +86,6 @@ def _attend_masked(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, sc
 def _readable(routes: Tensor, query: Tensor) -> Tensor:
     """(B, 1, R n, R n): whether a token may read another."""
     regions, tokens = query.shape[1:3]
-    readable = torch.zeros(len(query), regions, regions, dtype=torch.bool, device=query.device)
+    readable = torch.zeros(query.shape[0], regions, regions, dtype=torch.bool, device=query.device)
     readable = readable.scatter(2, routes, True)
     return readable.repeat_interleave(tokens, 1).repeat_interleave(tokens, 2).unsqueeze(1)

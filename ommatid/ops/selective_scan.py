@@ -93,7 +93,7 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor, cut: _Cut) -> Tensor:  # noqa: N803
         decay, states = _workspaces(2, A, x, cut)
         decay_steps, state_steps, rate = decay.unbind(), states.unbind(), _base_2(A)
-        output, before = torch.empty_like(x), [x.new_zeros(len(x), *A.shape)]
+        output, before = torch.empty_like(x), [x.new_zeros(x.shape[0], *A.shape)]
         for x_s, delta_s, B_s, C_s, output_s in _sections((x, delta, B, C, output), cut):  # noqa: N806
             _decay_into(decay, delta_s, rate)
             _outer_into(states, B_s, x_s)
@@ -169,7 +169,7 @@ def _workspaces(count: int, A: Tensor, x: Tensor, cut: _Cut) -> tuple[Tensor, ..
     (page faults) than all the arithmetic on it.
     """
     sequences, size, channels = A.shape
-    return tuple(x.new_empty(cut.steps, len(x), sequences, cut.chunks, size, channels) for _ in range(count))
+    return tuple(x.new_empty(cut.steps, x.shape[0], sequences, cut.chunks, size, channels) for _ in range(count))
 
 
 def _decay_into(out: Tensor, delta: Tensor, rate: Tensor) -> None:

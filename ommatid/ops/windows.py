@@ -55,7 +55,8 @@ def partition(features: Tensor, window: tuple[int, int], interval: int | tuple[i
     tiles_down, tiles_across = height // (rows * down), width // (columns * across)
     grid = features.view(batch, tiles_down, rows, down, tiles_across, columns, across, *channels)
     ordered = grid.permute(0, 1, 4, 3, 6, 2, 5, *range(7, grid.dim()))
-    return ordered.reshape(batch, -1, rows * columns, *channels)
+    # Sizes are named, not -1: an export for any size would carry ever longer formulas of them.
+    return ordered.reshape(batch, tiles_down * down * tiles_across * across, rows * columns, *channels)
 
 
 def merge(
@@ -65,8 +66,8 @@ def merge(
     (rows, columns), (height, width) = window, size
     down, across = (interval, interval) if isinstance(interval, int) else interval
     tiles_down, tiles_across = height // (rows * down), width // (columns * across)
-    grid = windows.reshape(len(windows), tiles_down, tiles_across, down, across, rows, columns, windows.shape[-1])
-    return grid.permute(0, 1, 5, 3, 2, 6, 4, 7).reshape(len(windows), height, width, -1)
+    grid = windows.reshape(windows.shape[0], tiles_down, tiles_across, down, across, rows, columns, windows.shape[-1])
+    return grid.permute(0, 1, 5, 3, 2, 6, 4, 7).reshape(windows.shape[0], height, width, windows.shape[-1])
 
 
 def partition_with_halo(features: Tensor, block: int, halo: int) -> Tensor:
@@ -77,7 +78,7 @@ def partition_with_halo(features: Tensor, block: int, halo: int) -> Tensor:
     padded = F.pad(features, (0, 0, halo, halo, halo, halo))
     side = block + 2 * halo
     windows = padded.unfold(1, side, block).unfold(2, side, block)
-    return windows.permute(0, 1, 2, 4, 5, 3).reshape(len(features), -1, side**2, features.shape[-1])
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(features.shape[0], -1, side**2, features.shape[-1])
 
 
 def window_and_shift(size: tuple[int, int], window_size: int) -> tuple[int, int]:

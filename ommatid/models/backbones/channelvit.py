@@ -118,7 +118,7 @@ class ChannelViT(Backbone):
     def tokens(self, image: Tensor, channels: Sequence[int] | None = None) -> Tensor:
         """(B, c, H, W) -> (B, 1 + c h w, D): the class token, then patches by channel, row and column."""
         image, numbers = self._chosen(image, self.config.channels if channels is None else channels)
-        patches = self.stem(image.flatten(0, 1).unsqueeze(-1)).unflatten(0, (len(image), -1))
+        patches = self.stem(image.flatten(0, 1).unsqueeze(-1)).unflatten(0, (image.shape[0], -1))
         patches = patches + self.channel_embedding[numbers][:, None, None]
         tokens = self.class_token(patches.flatten(1, 3))
         square = image.shape[-2] == image.shape[-1]

@@ -103,7 +103,7 @@ class PVT(Backbone):
         assert isinstance(last, Stage)
         maps = pyramid(others, channels_last(image))
         patches = last.downsample(maps[-1])
-        first = (self.class_token + self.class_position).expand(len(patches), -1, -1)
+        first = (self.class_token + self.class_position).expand(patches.shape[0], -1, -1)
         return maps, patches, last.blocks(torch.cat([first, patches.flatten(1, 2)], dim=1))
 
 

@@ -31,6 +31,6 @@ class DynamicConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         perceived = self.perceive(x).flatten(1, 2)
         # Kernels are by far the largest map. Made with their channels first, they are read along whole rows.
-        weight = self.kernels.weight.expand(len(x), -1, -1)
+        weight = self.kernels.weight.expand(x.shape[0], -1, -1)
         kernels = torch.baddbmm(self.kernels.bias[:, None], weight, perceived.mT)
         return dynamic_conv(x, kernels.unflatten(2, x.shape[1:3]).unflatten(1, self.taps).permute(0, 3, 4, 1, 2))

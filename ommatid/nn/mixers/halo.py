@@ -62,7 +62,7 @@ class HaloAttention(nn.Module):
         query = partition(query_map, block).flatten(0, 1).unflatten(-1, (self.heads, -1))
         windows = partition_with_halo(self.key_value(x), self.block, self.halo).flatten(0, 1)
         key, value = windows.unflatten(-1, (self.heads, -1)).split(self.widths, dim=-1)
-        mixed = attend(query, key, value, bias=self.positions(query)).unflatten(0, (len(x), -1))
+        mixed = attend(query, key, value, bias=self.positions(query)).unflatten(0, (x.shape[0], -1))
         return self.pool(merge(mixed, block, (query_map.shape[1], query_map.shape[2])))
 
 

@@ -39,7 +39,7 @@ class InjectiveLinearAttention(nn.Module):
         tokens = x.flatten(1, -2)
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         special, features = split_tokens(value, size or (x.shape[1], x.shape[2]))
-        kernels = self.kernels(tokens.mean(1).unsqueeze(-1)).view(len(x), 1, 1, -1, 9).mT
+        kernels = self.kernels(tokens.mean(1).unsqueeze(-1)).view(x.shape[0], 1, 1, -1, 9).mT
         local = F.pad(dynamic_conv(features, kernels).flatten(1, 2), (0, 0, special.shape[1], 0))
         by_heads = (part.unflatten(-1, (self.heads, -1)) for part in (query, key, value))
         return self.proj(injective_attention(*by_heads) + local).view(x.shape)

@@ -40,7 +40,7 @@ class OverlappingCrossAttention(nn.Module):
         query = partition(query_map, self.window).flatten(0, 1).unflatten(-1, (self.heads, -1))
         around = partition_with_halo(key_value_map, self.window[0], self.halo).flatten(0, 1)
         key, value = around.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        mixed = attend(query, key, value, bias=self.bias()).unflatten(0, (len(x), -1))
+        mixed = attend(query, key, value, bias=self.bias()).unflatten(0, (x.shape[0], -1))
         merged = merge(mixed, self.window, (query_map.shape[1], query_map.shape[2]))
         return self.proj(merged[:, :height, :width])
 

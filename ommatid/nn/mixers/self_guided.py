@@ -62,8 +62,8 @@ class GuidingAttention(nn.Module):
         coarse_mixed, coarse_weights = attend_weighing(*coarse)
         window_mixed, window_weights = attend_weighing(*windows)
         size = (x.shape[1], x.shape[2])
-        everywhere = coarse_weights.view(len(x), 1, *coarse_size)
-        nearby = merge(window_weights.view(len(x), -1, WINDOW[0] * WINDOW[1], 1), WINDOW, size)
+        everywhere = coarse_weights.view(x.shape[0], 1, *coarse_size)
+        nearby = merge(window_weights.view(x.shape[0], -1, WINDOW[0] * WINDOW[1], 1), WINDOW, size)
         return (
             self._join(x, coarse_mixed, window_mixed),
             F.interpolate(everywhere, size=size, mode="nearest").squeeze(1) + nearby.squeeze(-1),
@@ -86,7 +86,7 @@ class GuidingAttention(nn.Module):
 
     def _join(self, x: Tensor, coarse: Tensor, windows: Tensor) -> Tensor:
         size = (x.shape[1], x.shape[2])
-        merged = merge(windows.unflatten(0, (len(x), -1)), WINDOW, size)
+        merged = merge(windows.unflatten(0, (x.shape[0], -1)), WINDOW, size)
         return self.proj(torch.cat([coarse.unflatten(1, size), merged], dim=-1) + self.local(x))
 
     def scale_output_(self, scale: Tensor) -> None:

@@ -59,6 +59,8 @@ def mixed_in_windows(
     mixer: nn.Module, features: Tensor, window: tuple[int, int], interval: int | tuple[int, int] = 1
 ) -> Tensor:
     """A map (B, H, W, C) whose windows each went through the mixer; arguments as in `partition`."""
+    if features.shape[1:3] == window:
+        return mixer(features)
     windows = partition(features, window, interval).flatten(0, 1).unflatten(1, window)
-    mixed = mixer(windows).flatten(1, 2).unflatten(0, (len(features), -1))
+    mixed = mixer(windows).flatten(1, 2).unflatten(0, (features.shape[0], -1))
     return merge(mixed, window, (features.shape[1], features.shape[2]), interval)
