@@ -19,13 +19,12 @@ def evaluate(
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the report; RUN/evaluation-DATA by default.")] = None,
 ) -> None:
-    """Judge a trained model: accuracy, confusion, calibration, and its worst mistakes as a page."""
+    """Judge a trained model: accuracy, confusion and calibration, or PSNR and SSIM, and where it fails, as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow
 
     result = workflow(run, data, batch=batch, size=size, device=device, out=out)
     Console().print(
-        f"accuracy {result['accuracy']:.2%}, top 5 {result['top5']:.2%}, "
-        f"calibration error {result['calibration_error']:.2%} on {result['samples']} images: {result['report']}",
+        f"{result['summary']}: {result['report']}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from ommatid.models import Backbone
 from ommatid.tasks.training import Batch, MakeOptimizer, Objective, Training
 
 
@@ -30,7 +31,10 @@ def classification_metrics(num_classes: int) -> MetricCollection:
 
 
 class CrossEntropy(Objective):
-    """Cross-entropy of logits (B, num_classes); label_smoothing: arXiv 1512.00567, in training alone."""
+    """Cross-entropy of logits (B, num_classes), and in training what the architecture adds to it.
+
+    label_smoothing: arXiv 1512.00567, in training alone.
+    """
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -39,7 +43,8 @@ class CrossEntropy(Objective):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         images, targets = batch
-        return F.cross_entropy(model(images), targets, label_smoothing=self.label_smoothing)
+        logits, added = model.with_auxiliary_loss(images) if isinstance(model, Backbone) else (model(images), 0.0)
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing) + added
 
     def judge(self, model: nn.Module, batch: Batch, kept: int) -> Tensor:
         images, labels = batch

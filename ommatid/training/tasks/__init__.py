@@ -2,9 +2,10 @@
 
 from ommatid.models.config import require
 from ommatid.training.tasks.classification import ClassificationTask
+from ommatid.training.tasks.restoration import RestorationTask
 from ommatid.training.tasks.task import Task, TaskData
 
-TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), RestorationTask())}
 
 __all__ = ["TASKS", "Task", "TaskData", "find_task"]
 

@@ -1,0 +1,165 @@
+"""How good a classifier is, how sure of itself, and where it is wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional import classification as metrics
+
+from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
+from ommatid.measuring.machine import describe_machine
+from ommatid.report.evaluate import evaluate_page
+from ommatid.report.pictures import confusion_png
+from ommatid.runs.data_place import data_place
+from ommatid.runs.evaluation import evaluation_folder, own_run
+from ommatid.runs.files import replacing, write_json, write_text
+from ommatid.runs.inference import probabilities
+from ommatid.runs.trained import Trained, open_trained
+
+BINS = 15
+MISTAKES = 24
+THUMBNAIL = 256
+
+
+def evaluate_classifier(
+    run_or_weights: str | Path,
+    data: str | Path | None,
+    *,
+    batch: int,
+    size: int | None,
+    device: torch.device,
+    out: str | Path | None,
+) -> dict[str, Any]:
+    """As `evaluate`; the numbers are those of `judge`, the mistakes those that the model was surest of."""
+    trained = open_trained(run_or_weights)
+    samples, source = _open_samples(trained, data)
+    size = size or trained.facts.size
+    likelihoods, labels = _answers(trained, samples, batch=batch, size=size, device=device)
+    result = {
+        "model": trained.facts.name,
+        "data": source,
+        **judge(likelihoods, labels, trained.facts.classes),
+        "machine": describe_machine(),
+        "settings": {"weights": str(trained.path), "batch": batch, "size": size, "device": str(device)},
+        "mistakes": _mistakes(likelihoods, labels, samples),
+    }
+    summary = (
+        f"accuracy {result['accuracy']:.2%}, top 5 {result['top5']:.2%}, "
+        f"calibration error {result['calibration_error']:.2%} on {result['samples']} images"
+    )
+    return result | {"report": str(_write(result, evaluation_folder(trained.path, source, out))), "summary": summary}
+
+
+def _open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, str]:
+    """The images to judge on, and what to call them."""
+    run = own_run(trained)
+    if run is None:
+        if data is None:
+            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
+        return open_evaluation(data, trained.facts.classes), str(data)
+    own = str(run.config["data"])
+    if data is None or data_place(data) == data_place(own):
+        return open_data(own, split=run.split).val, own
+    return open_evaluation(data, trained.facts.classes), str(data)
+
+
+def _answers(
+    trained: Trained, samples: Samples, *, batch: int, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, classes) and true classes (N,) of all samples, in their order."""
+    loader = make_loader(samples, eval_transform(size), batch=batch, shuffle=False, seed=0)
+    model = trained.model.to(device)
+    batches = [(probabilities(model, images, device), labels) for images, labels in loader]
+    likelihoods, labels = zip(*batches, strict=True)
+    return torch.cat(likelihoods), torch.cat(labels)
+
+
+def _mistakes(likelihoods: Tensor, labels: Tensor, samples: Samples) -> list[dict[str, Any]]:
+    """The wrong answers that the model was surest of."""
+    confidence, predicted = likelihoods.max(1)
+    wrong = predicted.ne(labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
+    return [
+        {
+            "image": _data_uri(samples[index][0]),
+            "path": samples.paths[index],
+            "truth": samples.classes[int(labels[index])],
+            "prediction": samples.classes[int(predicted[index])],
+            "confidence": confidence[index].item(),
+        }
+        for index in worst.tolist()
+    ]
+
+
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _write(result: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", result)
+    with replacing(folder / "confusion.png") as draft:
+        confusion_png(result["confusion"], result["classes"], draft)
+    write_text(folder / "report.html", evaluate_page(result))
+    return folder / "report.html"
+
+
+def judge(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Every number of an evaluation, from probabilities (N, C) and true classes (N,).
+
+    `calibration_error` is the expected calibration error over 15 bins (Guo et al., arXiv 1706.04599), `top5` the share
+    of images whose class is among the five likeliest (or all, of fewer).
+    """
+    count = len(classes)
+    confusion = metrics.multiclass_confusion_matrix(probabilities, labels, count)
+    top5 = probabilities.topk(min(5, count)).indices.eq(labels[:, None]).any(1)
+    return {
+        "samples": len(labels),
+        "accuracy": probabilities.argmax(1).eq(labels).float().mean().item(),
+        "top5": top5.float().mean().item(),
+        "loss": F.nll_loss(probabilities.clamp_min(1e-12).log(), labels).item(),
+        "calibration_error": metrics.multiclass_calibration_error(probabilities, labels, count, BINS).item(),
+        "per_class": _per_class(probabilities, labels, classes),
+        "confusion": confusion.tolist(),
+        "classes": list(classes),
+        "reliability": _reliability(probabilities, labels),
+    }
+
+
+def _per_class(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    count = len(classes)
+    precision, recall, f1 = (
+        measure(probabilities, labels, count, average="none").tolist()
+        for measure in (metrics.multiclass_precision, metrics.multiclass_recall, metrics.multiclass_f1_score)
+    )
+    support = labels.bincount(minlength=count).tolist()
+    rows = zip(classes, precision, recall, f1, support, strict=True)
+    return [dict(zip(("name", "precision", "recall", "f1", "support"), row, strict=True)) for row in rows]
+
+
+def _reliability(probabilities: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+    """Of each bin of confidence that holds images: their mean confidence, accuracy and number."""
+    confidence, predicted = probabilities.max(1)
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS)
+    rows = []
+    for number in bins.unique().tolist():
+        inside = bins == number
+        rows.append(
+            {
+                "confidence": confidence[inside].mean().item(),
+                "accuracy": predicted[inside].eq(labels[inside]).float().mean().item(),
+                "count": int(inside.sum()),
+            }
+        )
+    return rows

@@ -1,0 +1,143 @@
+"""How near to the originals a restoration network comes, and on which pictures it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ommatid.data.picture_samples import PictureSamples
+from ommatid.data.pictures import open_picture_evaluation, open_pictures
+from ommatid.measuring.machine import describe_machine
+from ommatid.report.before_after import jpeg_uri
+from ommatid.report.evaluate_restoration import evaluate_restoration_page
+from ommatid.runs.data_place import data_place
+from ommatid.runs.evaluation import evaluation_folder, own_run
+from ommatid.runs.files import write_json, write_text
+from ommatid.runs.trained import TrainedRestorer, open_restorer
+from ommatid.tasks.restoration_baseline import border, without_network
+from ommatid.tasks.restoration_metrics import psnr_y, ssim_y
+from ommatid.tasks.tiling import restore_in_tiles
+
+SHOWN = 6
+"""Pictures on the page at each end: those that were restored worst, and best."""
+
+TILE = 512
+"""Side in pixels, before restoration, of what the network sees at once; most test pictures are one tile."""
+
+EMBEDDED = "photographs"
+
+DETAIL = 256
+"""Side in pixels of what is shown of each: its middle, pixel for pixel."""
+
+
+def evaluate_restorer(
+    run_or_weights: str | Path,
+    data: str | Path | None,
+    *,
+    batch: int,
+    size: int | None,
+    device: torch.device,
+    out: str | Path | None,
+) -> dict[str, Any]:
+    """As `evaluate`, for a restoration network.
+
+    Returns:
+        `psnr` and `ssim`, the means over `pictures`, whose rows have the same for each; `baseline_psnr` and
+        `baseline_ssim`, those of the degraded picture itself, or of its bicubic enlargement.
+    """
+    trained = open_restorer(run_or_weights)
+    samples, source = _open_samples(trained, data)
+    trained.model.to(device)
+    rows = [_judged(trained, samples, index, device) for index in range(len(samples))]
+    order = sorted(range(len(rows)), key=lambda index: rows[index]["psnr"])
+    result = {
+        "model": trained.facts.name,
+        "data": source,
+        "degrade": trained.facts.degrade,
+        "samples": len(samples),
+        **{name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "path"},
+        "pictures": rows,
+        "machine": describe_machine(),
+        "settings": {"weights": str(trained.path), "device": str(device)},
+        "worst": [_shown(trained, samples, index, rows, device) for index in order[:SHOWN]],
+        "best": [_shown(trained, samples, index, rows, device) for index in order[SHOWN:][-SHOWN:][::-1]],
+    }
+    summary = (
+        f"PSNR {result['psnr']:.2f} dB ({result['baseline_psnr']:.2f} dB before), SSIM {result['ssim']:.4f} "
+        f"({result['baseline_ssim']:.4f} before) on {len(samples)} pictures"
+    )
+    folder = evaluation_folder(trained.path, source, out)
+    return result | {"report": str(_write(result, folder)), "summary": summary}
+
+
+def _open_samples(trained: TrainedRestorer, data: str | Path | None) -> tuple[PictureSamples, str]:
+    """The pictures to judge on, and what to call them."""
+    run = own_run(trained)
+    degrade = trained.facts.degrade
+    if run is None:
+        if data is None:
+            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
+        return open_picture_evaluation(data, degrade=degrade), str(data)
+    own = str(run.config["data"])
+    if data is None or data_place(data, EMBEDDED) == data_place(own, EMBEDDED):
+        return open_pictures(own, degrade=degrade, seed=run.config["seed"], split=run.split).val, own
+    return open_picture_evaluation(data, degrade=degrade), str(data)
+
+
+@torch.inference_mode()
+def _restored(trained: TrainedRestorer, degraded: Tensor, device: torch.device) -> Tensor:
+    """(3, H, W) -> (3, scale H, scale W), values 0 to 1. Large pictures go through the network in tiles."""
+    model = trained.model
+    _, height, width = degraded.shape
+    restored = torch.empty(3, model.scale * height, model.scale * width)
+    blocks = restore_in_tiles(
+        lambda tiles: model(tiles.to(device)).float().cpu(),
+        lambda rows, columns: degraded[:, rows, columns],
+        (height, width),
+        scale=model.scale,
+        tile=TILE,
+        multiple=model.multiple,
+    )
+    for top, left, pixels in blocks:
+        restored[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+    return restored.clamp(0, 1)
+
+
+def _judged(trained: TrainedRestorer, samples: PictureSamples, index: int, device: torch.device) -> dict[str, Any]:
+    degraded, clean = samples[index]
+    scale = trained.model.scale
+    row: dict[str, Any] = {"path": samples.paths[index]}
+    candidates = {"": _restored(trained, degraded, device), "baseline_": without_network(degraded, scale)}
+    for prefix, picture in candidates.items():
+        row[f"{prefix}psnr"] = psnr_y(picture[None], clean[None], border(scale)).item()
+        row[f"{prefix}ssim"] = ssim_y(picture[None], clean[None], border(scale)).item()
+    return row
+
+
+def _shown(
+    trained: TrainedRestorer, samples: PictureSamples, index: int, rows: Sequence[dict[str, Any]], device: torch.device
+) -> dict[str, Any]:
+    """The row of a picture, with the middle of it before, after and as it should be."""
+    degraded, clean = samples[index]
+    before, after = without_network(degraded, trained.model.scale), _restored(trained, degraded, device)
+    images = {"before": before, "after": after, "original": clean}
+    return rows[index] | {name: jpeg_uri(_middle(picture)) for name, picture in images.items()}
+
+
+def _middle(picture: Tensor) -> Image.Image:
+    image = to_pil_image(picture.clamp(0, 1))
+    left, top = max(0, (image.width - DETAIL) // 2), max(0, (image.height - DETAIL) // 2)
+    return image.crop((left, top, min(image.width, left + DETAIL), min(image.height, top + DETAIL)))
+
+
+def _write(result: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", result)
+    write_text(folder / "report.html", evaluate_restoration_page(result))
+    return folder / "report.html"
