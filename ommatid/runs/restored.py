@@ -80,6 +80,7 @@ def _entry(line: str) -> Restored | None:
     """None for a line that a kill cut short."""
     try:
         values: dict[str, Any] = json.loads(line)
-        return Restored(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Restored(**values)
     except (ValueError, TypeError, AttributeError):
         return None
