@@ -49,6 +49,8 @@ class PictureSamples(Dataset[Pair]):
         return len(self.paths) * self.crops
 
     def __getitem__(self, index: int) -> Pair:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
         return self.whole(index)
 
     @property

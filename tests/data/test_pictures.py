@@ -100,6 +100,12 @@ def test_whole_pictures_are_cut_to_a_multiple_of_the_scale(photographs: PictureD
     assert (degraded.shape, clean.shape) == ((3, 150, 225), (3, 300, 450))
 
 
+def test_samples_are_a_sequence(photographs: PictureData) -> None:
+    assert [clean.shape[0] for _, clean in photographs.val] == [3, 3, 3]
+    assert torch.equal(photographs.val[-1][1], photographs.val[2][1])
+    assert torch.equal(photographs.train[11][1], photographs.train[0][1])
+
+
 def test_a_folder_is_split_by_the_seed_and_shares_no_picture(folder: Path) -> None:
     data = open_pictures(folder, degrade="noise 25")
     split = data.split()
