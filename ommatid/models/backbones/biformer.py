@@ -38,7 +38,8 @@ class BiFormerConfig(Config):
     for attention over the whole map and -2 for that with a local convolution.
 
     `stl`, the form for ablations in the shape of Swin-T, has `n_wins` in place of `n_win`, and none of `qk_dims`,
-    `before_attn_dwconv`, `layer_scale`, `pre_norm`, `auto_pad` and `mlp_dwconv`.
+    `before_attn_dwconv`, `layer_scale`, `pre_norm`, `auto_pad` and `mlp_dwconv`. `auto_pad` says whether the reference
+    pads maps that are not made of whole regions, or refuses them; here they are always padded.
     """
 
     variant: Literal["biformer", "stl"] = "biformer"
@@ -97,9 +98,7 @@ class BiFormerConfig(Config):
 
 @register("biformer", BiFormerConfig)
 class BiFormer(Backbone):
-    """BiFormer and its `stl` form. With `auto_pad` it takes any image (sides round up); without, and in `stl`, maps
-    must be multiples of their regions.
-    """
+    """BiFormer and its `stl` form. Takes any image; sides round up, and maps are padded to whole regions."""
 
     config: BiFormerConfig
 
@@ -172,7 +171,6 @@ def biformer_mixer(config: BiFormerConfig, stage: int) -> nn.Module:
         topk,
         qk_dim=config.qk_dim(stage),
         local_kernel=kernel,
-        pad=config.auto_pad and not config.plain,
     )
 
 

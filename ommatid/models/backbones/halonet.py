@@ -85,7 +85,7 @@ class HaloNetConfig(Config):
 
 @register("halonet", HaloNetConfig)
 class HaloNet(Backbone):
-    """HaloNet and its hybrids. Maps that a "halo" block reads must be made of whole blocks of queries."""
+    """HaloNet and its hybrids. Takes any image; sides round up."""
 
     config: HaloNetConfig
 

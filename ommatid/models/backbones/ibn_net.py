@@ -53,8 +53,8 @@ class IBNNetConfig(Config):
 class IBNNet(Backbone):
     """ResNet-IBN-a and -b. Sides round up.
 
-    Feature maps come from any image. The embedding does not: it is the mean of the top-left `pool_size` x `pool_size`
-    cells of the last map, as the reference's pooling is of fixed size and must leave one cell.
+    Feature maps come from any image. The embedding is the mean of the top-left `pool_size` x `pool_size` cells of the
+    last map: the reference's pooling is of fixed size and must leave one cell. Where there are fewer, all are averaged.
     """
 
     config: IBNNetConfig
@@ -81,9 +81,8 @@ class IBNNet(Backbone):
 
     def embed(self, image: Tensor) -> Tensor:
         size, pool, stride = tuple(image.shape[-2:]), self.config.pool_size, self.strides[-1]
-        smallest, largest = stride * (pool - 1) + 1, stride * (2 * pool - 1)
-        fits = all(smallest <= side <= largest for side in size)
-        require(fits, "image size", size, f"from {smallest} to {largest} a side (pool_size = {pool})")
+        largest = stride * (2 * pool - 1)
+        require(max(size) <= largest, "image size", size, f"up to {largest} a side (pool_size = {pool})")
         return self.maps(image)[-1][:, :pool, :pool].mean((1, 2))
 
 

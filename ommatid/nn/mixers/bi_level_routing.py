@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.deploy import scale_output_
 from ommatid.ops.bi_level_routing import bi_level_routing_attention
-from ommatid.ops.refusal import require_map
 from ommatid.ops.windows import merge, pad_to_multiple, partition
 
 
@@ -25,8 +24,8 @@ class BiLevelRoutingAttention(nn.Module):
         topk: k, from 1 to S^2.
         qk_dim: Q, the width of queries and keys; C where None.
         local_kernel: K, of the convolution; odd.
-        pad: zero-pads maps at the bottom and right whose sides are no multiples of S, and nothing masks the padding;
-            such maps are a ValueError without it.
+
+    Maps whose sides are no multiples of S are zero-padded at the bottom and right, and nothing masks the padding.
     """
 
     def __init__(
@@ -38,13 +37,11 @@ class BiLevelRoutingAttention(nn.Module):
         *,
         qk_dim: int | None = None,
         local_kernel: int = 5,
-        pad: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.regions = regions
         self.topk = topk
-        self.pad = pad
         self.widths = [qk_dim or dim, qk_dim or dim, dim]
         self.qkv = nn.Linear(dim, sum(self.widths))
         self.local = depthwise_conv(dim, local_kernel)
@@ -52,7 +49,7 @@ class BiLevelRoutingAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        padded = self.pad_or_refuse(x)
+        padded = pad_to_multiple(x, (self.regions, self.regions))
         size = (padded.shape[1], padded.shape[2])
         region = (size[0] // self.regions, size[1] // self.regions)
         parts = self.qkv(padded).split(self.widths, dim=-1)
@@ -60,11 +57,6 @@ class BiLevelRoutingAttention(nn.Module):
         mixed = bi_level_routing_attention(query, key, value, topk=self.topk, scale=self.widths[0] ** -0.5)
         mixed = merge(mixed, region, size) + self.local(parts[2])
         return self.proj(mixed[:, :height, :width])
-
-    def pad_or_refuse(self, x: Tensor) -> Tensor:
-        whole = all(side % self.regions == 0 for side in x.shape[1:3])
-        require_map(self.pad or whole, x, f"a multiple of {self.regions} regions a side")
-        return pad_to_multiple(x, (self.regions, self.regions))
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from ommatid.nn.pool import AvgPool2d
 from ommatid.ops.attention import attend
-from ommatid.ops.refusal import require_map
-from ommatid.ops.windows import merge, partition, partition_with_halo
+from ommatid.ops.windows import merge, pad_to_multiple, partition, partition_with_halo
 
 
 class HaloAttention(nn.Module):
-    """Blocked local self-attention, with stride 2 if wanted: (B, H, W, C) -> (B, H / stride, W / stride, C).
+    """Blocked local self-attention, with stride 2 if wanted: (B, H, W, C) -> (B, H', W', C), H' = ceil(H / stride).
 
-    HaloNet (arXiv 2103.12731). Keys beyond the border are zeros that nothing masks. There is no output projection.
+    HaloNet (arXiv 2103.12731). Keys beyond the border are zeros that nothing masks; a map that is not made of whole
+    blocks is continued with the same zeros. There is no output projection.
     Cost: H W (C (2 Q + C) + w^2 (Q + C) + 4 w Q) multiply-adds, with w = block_size + 2 halo_size and
     Q = heads * head_dim, for stride 1.
 
@@ -25,9 +25,6 @@ class HaloAttention(nn.Module):
         halo_size: width of the band.
         head_dim: width of queries and keys of one head; C / heads where None.
         stride: 1 or 2. Every second query is left out where the block is even; otherwise the result is averaged.
-
-    Raises:
-        ValueError (forward): the map is not made of whole blocks, or cannot be averaged.
     """
 
     def __init__(
@@ -41,7 +38,7 @@ class HaloAttention(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.stride = heads, stride
         self.block, self.halo = block_size, halo_size
         self.query_stride = stride if block_size % stride == 0 else 1
         self.widths = [head_dim or dim // heads, dim // heads]
@@ -54,8 +51,9 @@ class HaloAttention(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=dim**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        height, width = (-(-side // self.stride) for side in x.shape[1:3])
         multiple = self.block if isinstance(self.pool, nn.Identity) else 2 * self.block
-        require_map(all(side % multiple == 0 for side in x.shape[1:3]), x, f"a multiple of {multiple} a side")
+        x = pad_to_multiple(x, (multiple, multiple))
         step = self.query_stride
         block = (self.block // step, self.block // step)
         query_map = self.query(x[:, ::step, ::step])
@@ -63,7 +61,7 @@ class HaloAttention(nn.Module):
         windows = partition_with_halo(self.key_value(x), self.block, self.halo).flatten(0, 1)
         key, value = windows.unflatten(-1, (self.heads, -1)).split(self.widths, dim=-1)
         mixed = attend(query, key, value, bias=self.positions(query)).unflatten(0, (x.shape[0], -1))
-        return self.pool(merge(mixed, block, (query_map.shape[1], query_map.shape[2])))
+        return self.pool(merge(mixed, block, (query_map.shape[1], query_map.shape[2])))[:, :height, :width]
 
 
 class QueryPositionBias(nn.Module):
