@@ -65,9 +65,9 @@ class Settings:
             self.recipe.batch,
             f"a multiple of the {processes} processes, which share it",
         )
+        task.check(self)
         loss = self.recipe.loss
         require(loss is None or loss in task.losses, "loss", loss, f"{', '.join(task.losses)} for {self.task}")
-        task.check(self)
         task.find(self.model, **self.set)
 
     def to_dict(self) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def train(
     if "data" not in asked:
         raise ValueError(f"no data is named: give {kind.data_forms}")
     asked["data"] = data_place(asked["data"], kind.embedded)
-    settings = Settings(**({"model": _usual_model(asked.get("weights"), kind), "set": {}} | asked))
+    settings = Settings(**(asked | _chosen_model(kind, asked)))
     return _start(settings, None if out is None else Path(out).expanduser(), progress)
 
 
@@ -255,14 +255,17 @@ def _unused_folder(model: str) -> Path:
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
-def _usual_model(weights: str | None, task: Task) -> str:
-    """The model in the weights, or the task's usual one."""
+def _chosen_model(task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`model` and `set`: as asked for, else the model in the weights, else the task's usual one."""
+    weights, fields = asked.get("weights"), asked.get("set", {})
+    if "model" in asked:
+        return {"model": asked["model"], "set": fields}
     if weights is None:
-        return task.model
+        return {"model": task.model, "set": dict(task.model_fields) | fields}
     header = weights_header(Path(weights))
     if header is None:
         raise ValueError(f"{weights} does not say which model it holds: name it (--model)")
-    return header.get("name", header["family"])
+    return {"model": header.get("name", header["family"]), "set": fields}
 
 
 def _with_defaults(task: Task, settings: Settings, data: TaskData, say: Callable[[str], None]) -> Settings:

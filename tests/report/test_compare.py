@@ -6,6 +6,7 @@ import math
 import pytest
 
 from ommatid.report.compare import compare_csv, compare_page
+from ommatid.report.metric import RESTORERS
 from ommatid.report.recommend import recommend
 
 from .examples import HOSTILE, MODELS, compare_results, failed_run, make_run
@@ -132,3 +133,25 @@ def test_csv_has_one_row_per_run_and_reads_back():
 def test_page_is_the_same_after_a_trip_through_json():
     results = compare_results()
     assert compare_page(json.loads(json.dumps(results))) == compare_page(results)
+
+
+def test_restoration_is_drawn_against_megapixels():
+    runs = [
+        make_run(*model)
+        | {"accuracy": None, "psnr": 25 + 5 * model[2], "psnr_std": None, "ssim": model[2], "curve": []}
+        for model in MODELS
+    ]
+    data = {"origin": "birds", "degrade": "bicubic x2", "train": 90, "val": 10, "skipped": []}
+    results = compare_results(runs) | {"yardstick": RESTORERS.to_dict(), "data": data}
+    parts = build(results)
+    assert "bicubic x2" in parts["Data"].text
+    row = table_cells(parts["Results"].find("table"))[0]
+    assert (row["PSNR"], row["SSIM"], row["Megapixels per second"]) == ("29.89\u202fdB", "0.9780", "43.9")
+    assert [figure.attributes["aria-label"] for figure in parts["PSNR against cost"].find_all("figure")] == [
+        "PSNR against megapixels per second",
+        "PSNR against memory",
+        "PSNR against file size",
+        "PSNR against parameters",
+    ]
+    assert "points" not in parts["Recommendation"].text
+    assert next(csv.DictReader(io.StringIO(compare_csv(results))))["ssim"] == "0.978"

@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from ommatid.report.metric import RESTORERS
 from ommatid.report.recommend import accuracy_margin, by_model, pareto_front, recommend
 
 from .examples import MODELS, compare_results, failed_run, make_run
@@ -103,3 +104,20 @@ def test_accuracy_margin_is_the_wilson_interval():
     interval = scipy_stats.binomtest(776, 800).proportion_ci(0.95, method="wilson")
     assert accuracy_margin(776 / 800, 800) == pytest.approx((interval.high - interval.low) / 2, rel=1e-4)
     assert accuracy_margin(1.0, 50) > 0.01
+
+
+def test_restoration_is_recommended_by_psnr_and_megapixels():
+    def restorer(name, psnr, latency, megapixels, parameters=1_000_000):
+        row = run(name, 0.0, latency, parameters, throughput=megapixels)
+        return {key: value for key, value in row.items() if not key.startswith("accuracy")} | {"psnr": psnr}
+
+    rows = [
+        restorer("large", 31.20, 90.0, 0.2, 9_000_000),
+        restorer("small", 31.14, 9.0, 2.0),
+        restorer("weak", 29.0, 3.0, 6.0),
+    ]
+    assert recommend(rows, RESTORERS) == [
+        "Highest PSNR: large, 31.20\u202fdB at 0.200 megapixels per second, 36.0 MB.",
+        "Fastest within 0.1 dB of the best; smallest within 0.1 dB of the best: small, 31.14\u202fdB at "
+        "2.00 megapixels per second, 4.00 MB.",
+    ]

@@ -42,6 +42,7 @@ class ClassificationTask:
 
     name = CLASSIFICATION
     model = "pvt_v2_b0"
+    model_fields: Mapping[str, Any] = {}
     recipe = "default"
     embedded = "digits"
     data_forms = "digits, an image folder, a CSV of path,label, or torchvision:NAME"

@@ -64,7 +64,7 @@ class Task(Protocol):
 
     Attributes:
         name: in settings and headers.
-        model, recipe: where none is named.
+        model, recipe: where none is named; model_fields: what is set in that model's config.
         embedded: the name of the data that come with ommatid. data_forms: all that `open` takes, in words.
         losses: which losses a recipe may name; the first is taken where it names none.
         columns: of metrics.csv.
@@ -75,6 +75,7 @@ class Task(Protocol):
 
     name: str
     model: str
+    model_fields: Mapping[str, Any]
     recipe: str
     embedded: str
     data_forms: str
