@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ommatid.nn.deploy import scale_output_
-from ommatid.ops.attention import attend
 
 
 class ClassAttention(nn.Module):
     """Attention whose only query is the first token: (B, 1 + N, C) -> (B, 1, C).
 
-    "Going deeper with Image Transformers" (arXiv 2103.17239). Cost: 2 (1 + N) C^2 + 2 (C^2 + (1 + N) C) multiply-adds.
+    "Going deeper with Image Transformers" (arXiv 2103.17239). A single query needs neither keys nor values written out:
+    q (W x) is (q W) x for every token x, and the weighted mean of W x is W times the weighted mean of x.
+    Cost: 4 C^2 + 2 heads (1 + N) C multiply-adds.
 
     Args:
         dim: C.
@@ -27,9 +29,14 @@ class ClassAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query = self.query(tokens[:, :1]).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return self.proj(attend(query, key, value))
+        query = self.query(tokens[:, 0]).unflatten(-1, (self.heads, -1))
+        key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1)).unbind()
+        # The bias of the keys adds the same to all scores of a head, which the softmax cancels.
+        scores = torch.einsum("bhd,hdc->bhc", query * query.shape[-1] ** -0.5, key) @ tokens.mT
+        read = torch.einsum("bhc,hdc->bhd", scores.softmax(-1) @ tokens, value).flatten(1)
+        if self.key_value.bias is not None:
+            read = read + self.key_value.bias.chunk(2)[1]
+        return self.proj(read).unsqueeze(1)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)

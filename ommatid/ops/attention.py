@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,18 +21,26 @@ def attend(
         (B, N, heads * e), heads concatenated in order.
     """
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    # The fused kernel of a CPU neither takes a bias of fewer axes nor learns one.
+    # The fused kernel of a CPU does not take a bias of fewer axes.
     if bias is not None:
         bias = bias[(None,) * (query.dim() - bias.dim())]
-    if bias is not None and bias.requires_grad and bias.device.type == "cpu":
-        mixed = _learning_bias(query, key, value, bias, scale)
+    if bias is not None and bias.device.type == "cpu" and not _fused_on_cpu(bias, query, value):
+        mixed = _step_by_step(query, key, value, bias, scale)
     else:
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _learning_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
-    """Step by step, heads first: faster than PyTorch's own fallback, which looks for queries without any key."""
+def _fused_on_cpu(bias: Tensor, query: Tensor, value: Tensor) -> bool:
+    """Whether to leave it to a CPU's fused kernel, which learns no bias and wants values as wide as queries.
+
+    A mask of booleans is always left to it: nothing could be added.
+    """
+    return bias.dtype == torch.bool or (not bias.requires_grad and query.shape[-1] == value.shape[-1])
+
+
+def _step_by_step(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
+    """Heads first: faster than PyTorch's own fallback, which looks for queries without any key."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
     return (scores + bias).softmax(-1) @ value
 

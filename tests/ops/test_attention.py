@@ -24,11 +24,14 @@ def definition(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: f
 @pytest.mark.parametrize("bias_shape", [(5, 7), (3, 5, 7), (1, 3, 5, 7), (2, 3, 5, 7)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("scale", [None, 0.7])
-def test_values_and_gradients(bias_shape: tuple[int, ...], learned: bool, scale: float | None) -> None:
+@pytest.mark.parametrize("value_width", [4, 6])
+def test_values_and_gradients(
+    bias_shape: tuple[int, ...], learned: bool, scale: float | None, value_width: int
+) -> None:
     torch.manual_seed(0)
     query = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
     key = torch.randn(2, 7, 3, 4, dtype=torch.float64, requires_grad=True)
-    value = torch.randn(2, 7, 3, 6, dtype=torch.float64, requires_grad=True)
+    value = torch.randn(2, 7, 3, value_width, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(bias_shape, dtype=torch.float64, requires_grad=learned)
     inputs = [query, key, value, *([bias] if learned else [])]
 
