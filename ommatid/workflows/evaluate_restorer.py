@@ -19,18 +19,17 @@ from ommatid.report.evaluate_restoration import evaluate_restoration_page
 from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import evaluation_folder, own_run
 from ommatid.runs.files import write_json, write_text
-from ommatid.runs.trained import TrainedRestorer, open_restorer
+from ommatid.runs.trained import RESTORATION, TrainedRestorer, open_restorer
 from ommatid.tasks.restoration_baseline import border, without_network
 from ommatid.tasks.restoration_metrics import psnr_y, ssim_y
 from ommatid.tasks.tiling import restore_in_tiles
+from ommatid.training.tasks import find_task
 
 SHOWN = 6
 """Pictures on the page at each end: those that were restored worst, and best."""
 
 TILE = 512
 """Side in pixels, before restoration, of what the network sees at once; most test pictures are one tile."""
-
-EMBEDDED = "photographs"
 
 DETAIL = 256
 """Side in pixels of what is shown of each: its middle, pixel for pixel."""
@@ -85,7 +84,8 @@ def _open_samples(trained: TrainedRestorer, data: str | Path | None) -> tuple[Pi
             raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
         return open_picture_evaluation(data, degrade=degrade), str(data)
     own = str(run.config["data"])
-    if data is None or data_place(data, EMBEDDED) == data_place(own, EMBEDDED):
+    embedded = find_task(RESTORATION).embedded
+    if data is None or data_place(data, embedded) == data_place(own, embedded):
         return open_pictures(own, degrade=degrade, seed=run.config["seed"], split=run.split).val, own
     return open_picture_evaluation(data, degrade=degrade), str(data)
 

@@ -20,6 +20,7 @@ from ommatid.models.restorer import Restorer
 from ommatid.report.metric import RESTORERS
 from ommatid.runs.trained import RESTORATION, RestorerFacts
 from ommatid.tasks.restoration_baseline import border, without_network
+from ommatid.tasks.restoration_losses import LOSSES
 from ommatid.training.initial import check_patch
 from ommatid.training.recipes import Recipe
 
@@ -47,7 +48,7 @@ class RestorationTask:
     recipe = "restore"
     embedded = "photographs"
     data_forms = "photographs, a folder of pictures, or a folder of pairs in input/ and target/"
-    losses: tuple[str, ...] = ("l1", "charbonnier", "frequency")
+    losses: tuple[str, ...] = tuple(LOSSES)
     columns: tuple[str, ...] = ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds")
     yardstick = RESTORERS
     published_size = PATCH
