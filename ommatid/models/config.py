@@ -34,6 +34,11 @@ class PartConfig:
         return dataclasses.asdict(self)
 
     @classmethod
+    def fields_for(cls, image_size: int) -> dict[str, Any]:
+        """The fields that follow from the side of the images a model is made for. Families with others override it."""
+        return {"image_size": image_size} if "image_size" in {field.name for field in dataclasses.fields(cls)} else {}
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Builds a config from JSON-like values; unknown names are a ValueError with close matches."""
         check_fields(cls, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
@@ -29,9 +28,7 @@ def fresh_model(name: str, settings: Mapping[str, Any], *, size: int, **fitted: 
 
     Raises ValueError: unknown model or field, or an impossible value.
     """
-    known = {field.name for field in dataclasses.fields(find(name)[0].config)}
-    sized = {"image_size": size} if "image_size" in known else {}
-    return create_model(name, **(sized | fitted | dict(settings)))
+    return create_model(name, **(find(name)[0].config.fields_for(size) | fitted | dict(settings)))
 
 
 def model_from_weights(

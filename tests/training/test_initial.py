@@ -10,7 +10,7 @@ from torch import nn
 
 from ommatid.catalog import parity
 from ommatid.models import create_model, load_reference, save
-from ommatid.training.initial import check_size, model_from_weights
+from ommatid.training.initial import check_size, fresh_model, model_from_weights
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 SHAPE = {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2]}
@@ -113,3 +113,11 @@ def test_a_size_that_the_model_does_not_take() -> None:
 def test_an_embedding_is_no_classifier() -> None:
     with pytest.raises(ValueError, match="does not give one number per class"):
         check_size(create_model("pvt_v2_b0", num_classes=0, **SHAPE), 32, 3)
+
+
+def test_a_fresh_model_has_the_tables_and_windows_of_its_image_size() -> None:
+    with torch.device("meta"):
+        assert fresh_model("vit_tiny", {}, size=64, num_classes=5).config.image_size == 64
+        maxvit = fresh_model("maxvit_tiny_224", {}, size=64, num_classes=5)
+    assert (maxvit.config.window_size, maxvit.config.grid_size) == (2, 2)
+    check_size(fresh_model("maxvit", {"depths": [1, 1, 1, 1]}, size=64, num_classes=5), 64, 5)

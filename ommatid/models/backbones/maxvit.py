@@ -55,6 +55,11 @@ class MaxViTConfig(Config):
             require(min(pair(getattr(self, name))) > 0, name, getattr(self, name), "positive")
         require(int(min(self.dims) * self.se_ratio) > 0, "se_ratio", self.se_ratio, f"at least 1 / {min(self.dims)}")
 
+    @classmethod
+    def fields_for(cls, image_size: int) -> dict[str, int]:
+        """Windows and grids are a 32nd of the image, as in the published models."""
+        return {} if image_size % 32 else {"window_size": image_size // 32, "grid_size": image_size // 32}
+
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError unless the maps of all stages are whole windows and whole grids."""
         size = image_size
