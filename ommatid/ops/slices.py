@@ -10,6 +10,9 @@ from torch import Tensor
 TOKENS_PER_THREAD = 512
 """Enough rows for a matrix product to run at full speed, few enough for its result to stay in the cache."""
 
+NUMBERS_PER_THREAD = 2**16
+"""Of tokens with few channels more, so that the work outweighs the calls."""
+
 FEWEST = 4
 """Every slice reads the weights again: fewer slices than this gain less than that costs."""
 
@@ -27,5 +30,6 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return function(x)
-    count = x.shape[:-1].numel() // (TOKENS_PER_THREAD * torch.get_num_threads())
+    tokens = max(TOKENS_PER_THREAD, NUMBERS_PER_THREAD // x.shape[-1]) * torch.get_num_threads()
+    count = x.shape[:-1].numel() // tokens
     return function(x) if count < FEWEST else torch.cat([function(part) for part in x.chunk(count)])

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ommatid.ops.slices import FEWEST, TOKENS_PER_THREAD, in_slices
+from ommatid.ops.slices import FEWEST, NUMBERS_PER_THREAD, TOKENS_PER_THREAD, in_slices
+
+WIDE = NUMBERS_PER_THREAD // TOKENS_PER_THREAD
 
 
 class Recorder(nn.Module):
@@ -28,12 +30,15 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.mark.parametrize(
     ("shape", "lengths"),
     [
-        ((FEWEST * TOKENS_PER_THREAD - 1, 3), [FEWEST * TOKENS_PER_THREAD - 1]),
-        ((FEWEST * TOKENS_PER_THREAD, 3), [TOKENS_PER_THREAD] * FEWEST),
-        ((FEWEST * TOKENS_PER_THREAD + 2, 3), [TOKENS_PER_THREAD + 1] * (FEWEST - 1) + [TOKENS_PER_THREAD - 1]),
-        ((3, 32, 32, 2), [1, 1, 1]),
-        ((11, 16, 16, 2), [3, 3, 3, 2]),
-        ((3, 4, 4, 2), [3]),
+        ((FEWEST * TOKENS_PER_THREAD - 1, WIDE), [FEWEST * TOKENS_PER_THREAD - 1]),
+        ((FEWEST * TOKENS_PER_THREAD, WIDE), [TOKENS_PER_THREAD] * FEWEST),
+        ((FEWEST * TOKENS_PER_THREAD + 2, WIDE), [TOKENS_PER_THREAD + 1] * (FEWEST - 1) + [TOKENS_PER_THREAD - 1]),
+        ((3, 32, 32, WIDE), [1, 1, 1]),
+        ((11, 16, 16, WIDE), [3, 3, 3, 2]),
+        ((3, 4, 4, WIDE), [3]),
+        ((FEWEST * TOKENS_PER_THREAD, 2 * WIDE), [TOKENS_PER_THREAD] * FEWEST),
+        ((FEWEST * TOKENS_PER_THREAD, WIDE // 4), [FEWEST * TOKENS_PER_THREAD]),
+        ((4 * FEWEST * TOKENS_PER_THREAD, WIDE // 4), [4 * TOKENS_PER_THREAD] * FEWEST),
     ],
 )
 def test_slices_hold_enough_tokens_and_give_the_whole(
@@ -47,13 +52,13 @@ def test_slices_hold_enough_tokens_and_give_the_whole(
 
 
 def test_all_at_once_where_gradients_are_recorded(recorder: Recorder) -> None:
-    in_slices(recorder, torch.randn(4 * TOKENS_PER_THREAD, 2))
+    in_slices(recorder, torch.randn(4 * TOKENS_PER_THREAD, WIDE))
     assert recorder.lengths == [4 * TOKENS_PER_THREAD]
 
 
 def test_an_empty_batch_stays_empty(recorder: Recorder) -> None:
     with torch.no_grad():
-        assert in_slices(recorder, torch.empty(0, 7, 2)).shape == (0, 7, 2)
+        assert in_slices(recorder, torch.empty(0, 7, WIDE)).shape == (0, 7, WIDE)
 
 
 def test_exported_programs_hold_no_slices() -> None:
@@ -62,6 +67,6 @@ def test_exported_programs_hold_no_slices() -> None:
             return in_slices(torch.exp, x)
 
     with torch.no_grad():
-        program = torch.export.export(Sliced(), (torch.randn(4 * TOKENS_PER_THREAD, 2),))
+        program = torch.export.export(Sliced(), (torch.randn(4 * TOKENS_PER_THREAD, WIDE),))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert called == ["aten.exp.default"]

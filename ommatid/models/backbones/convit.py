@@ -16,7 +16,7 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_patches, whole_patches
-from ommatid.nn.block import Block
+from ommatid.nn.block import Block, first_token
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -98,7 +98,8 @@ class ConViT(Backbone):
         return [self._joined(local)[:, int(self.config.class_token) :].view(local.shape)]
 
     def embed(self, image: Tensor) -> Tensor:
-        return self.norm(self.tokens(image)[:, 0])
+        sequence = self.class_token(self.local_map(image).flatten(1, 2))
+        return self.norm(first_token(self.blocks, sequence) if self.config.class_token else sequence[:, 0])
 
     def _joined(self, local: Tensor) -> Tensor:
         """The patches (B, rows, columns, D) behind a class token, through the ordinary blocks: (B, N, D)."""

@@ -15,7 +15,7 @@ from ommatid.models.config import Config, require_divisible, require_positive
 from ommatid.models.reference import changed, join_layers
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least, require_patches, whole_patches
-from ommatid.nn.block import Block
+from ommatid.nn.block import Block, first_token
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -79,12 +79,8 @@ class TNT(Backbone):
 
     def tokens_and_words(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> (B, 1 + P, D) and (B, P, words, inner_dim), after the last block."""
-        rows, columns = self._grid(image)
-        words = self.words(channels_last(image))
-        tokens = self.sequence(self.first(words).unflatten(1, (rows, columns)))
-        for block in self.blocks:
-            tokens, words = block(tokens, words)
-        return tokens, words
+        tokens, words = self._before_last_attention(image)
+        return self.blocks[-1].outer(tokens), words
 
     def tokens(self, image: Tensor) -> Tensor:
         return self.tokens_and_words(image)[0]
@@ -93,7 +89,20 @@ class TNT(Backbone):
         return [self.tokens(image)[:, 1:].unflatten(1, self._grid(image))]
 
     def embed(self, image: Tensor) -> Tensor:
-        return self.norm(self.tokens(image)[:, 0])
+        if self.config.se:  # the last gate reads all tokens
+            return self.norm(self.tokens(image)[:, 0])
+        tokens, _ = self._before_last_attention(image)
+        return self.norm(first_token([self.blocks[-1].outer], tokens))
+
+    def _before_last_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and words as in `tokens_and_words`, before tokens attend to each other in the last block."""
+        rows, columns = self._grid(image)
+        words = self.words(channels_last(image))
+        tokens = self.sequence(self.first(words).unflatten(1, (rows, columns)))
+        *earlier, last = self.blocks
+        for block in earlier:
+            tokens, words = block(tokens, words)
+        return last.inject_words(tokens, words)
 
     def _grid(self, image: Tensor) -> tuple[int, int]:
         require_at_least(image, self.config.patch_size)
@@ -154,9 +163,14 @@ class TNTBlock(nn.Module):
         self.outer = tnt_block(config, config.dim, config.heads, se=config.se, drop_path=drop_path)
 
     def forward(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, words = self.inject_words(tokens, words)
+        return self.outer(tokens), words
+
+    def inject_words(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The first half of the block: words attend within their patch and are added to its token."""
         words = self.inner(words.flatten(0, 1)).view(words.shape)
         class_token, patches = tokens.split([1, tokens.shape[1] - 1], dim=1)
-        return self.outer(torch.cat([class_token, patches + self.inject(words)], dim=1)), words
+        return torch.cat([class_token, patches + self.inject(words)], dim=1), words
 
 
 def tnt_block(config: TNTConfig, dim: int, heads: int, *, drop_path: float, se: bool = False) -> Block:
