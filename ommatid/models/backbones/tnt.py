@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -79,8 +80,7 @@ class TNT(Backbone):
 
     def tokens_and_words(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> (B, 1 + P, D) and (B, P, words, inner_dim), after the last block."""
-        tokens, words = self._before_last_attention(image)
-        return self.blocks[-1].outer(tokens), words
+        return self._after(self.blocks, image)
 
     def tokens(self, image: Tensor) -> Tensor:
         return self.tokens_and_words(image)[0]
@@ -91,18 +91,18 @@ class TNT(Backbone):
     def embed(self, image: Tensor) -> Tensor:
         if self.config.se:  # the last gate reads all tokens
             return self.norm(self.tokens(image)[:, 0])
-        tokens, _ = self._before_last_attention(image)
-        return self.norm(first_token([self.blocks[-1].outer], tokens))
+        *earlier, last = self.blocks
+        assert isinstance(last, TNTBlock)
+        return self.norm(last.class_token(*self._after(earlier, image)))
 
-    def _before_last_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and words as in `tokens_and_words`, before tokens attend to each other in the last block."""
+    def _after(self, blocks: Iterable[nn.Module], image: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and words of the image after the blocks."""
         rows, columns = self._grid(image)
         words = self.words(channels_last(image))
         tokens = self.sequence(self.first(words).unflatten(1, (rows, columns)))
-        *earlier, last = self.blocks
-        for block in earlier:
+        for block in blocks:
             tokens, words = block(tokens, words)
-        return last.inject_words(tokens, words)
+        return tokens, words
 
     def _grid(self, image: Tensor) -> tuple[int, int]:
         require_at_least(image, self.config.patch_size)
@@ -165,6 +165,10 @@ class TNTBlock(nn.Module):
     def forward(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         tokens, words = self.inject_words(tokens, words)
         return self.outer(tokens), words
+
+    def class_token(self, tokens: Tensor, words: Tensor) -> Tensor:
+        """The class token alone, (B, D), of a block without `se`: nobody reads what others become in the last one."""
+        return first_token([self.outer], self.inject_words(tokens, words)[0])
 
     def inject_words(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """The first half of the block: words attend within their patch and are added to its token."""
