@@ -213,6 +213,16 @@ def test_bad_words_for_models_systems_and_bench(capsys: pytest.CaptureFixture[st
     assert "timm" in failure(capsys, "bench", "swin_tiny", "--against", "tim")
     assert "precision" in failure(capsys, "bench", "swin_tiny", "--precision", "float7")
     assert "device" in failure(capsys, "bench", "swin_tiny", "--device", "toaster")
+    assert "size = 0 is not possible" in failure(capsys, "bench", "swin_tiny", "--size", "0")
+
+
+def test_a_json_that_cannot_be_written_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, weights: Path
+) -> None:
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    verbs = (["models"], ["systems"], ["verify", "--cases", CASES], ["bench", "swin_tiny"])
+    for verb in (*verbs, ["predict", weights, tmp_path / "a.png"]):
+        assert "is a folder: name a file" in failure(capsys, *verb, "--json", tmp_path)
 
 
 @pytest.mark.parametrize(

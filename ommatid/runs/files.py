@@ -27,6 +27,16 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """For use before the work whose outcome is to be written at `path`. Raises ValueError where it can't be."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: {path.parent} is read-only for you")
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +26,12 @@ from ommatid.measuring.pixels import PICTURE_SIDE, megapixels_per_second
 from ommatid.measuring.timing import alternate, thread_count
 from ommatid.measuring.timm_families import TIMM_MODELS
 from ommatid.models import create_model
+from ommatid.models.config import require
 from ommatid.models.registry import find, find_classifier, is_restorer
 from ommatid.models.restorer import Restorer
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
+from ommatid.runs.files import check_writable, write_json
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
 
@@ -91,8 +92,11 @@ def bench(
         raise ValueError(f"against = {against!r} is not possible: allowed is 'timm'")
     if against:
         import_timm()
+    require(size is None or size >= 1, "size", size, "1 or more")
     check_settings(batch, throughput_batch, threads, precision, rounds)
     usable_device(device)
+    if json_path is not None:
+        check_writable(Path(json_path))
     settings: dict[str, Any] = {
         "size": size,
         "batch": batch,
@@ -107,7 +111,7 @@ def bench(
     if json_path is not None:
         settings |= {"deploy": deploy, "against": against}
         report = {"machine": describe_machine(), "settings": settings, "rows": [row.to_dict() for row in rows]}
-        Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
+        write_json(Path(json_path), report)
     return rows
 
 

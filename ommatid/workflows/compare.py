@@ -8,6 +8,7 @@ import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,13 @@ from ommatid.models.registry import find
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration
 from ommatid.report.recommend import speed
+from ommatid.runs.alone import alone_in
 from ommatid.runs.comparison import Row, continued, new_row, save
 from ommatid.runs.data_place import data_place
 from ommatid.runs.run import Run
 from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.model_spec import ModelSpec, parse_model
+from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import Recipe, load_recipe
 from ommatid.training.tasks import Task, TaskData, find_task
 from ommatid.workflows.train import train
@@ -125,20 +128,18 @@ def compare(
     images = plan.open()
     settings = plan.settings(images)
     folder = Path(out).expanduser() if out else Path("runs", _default_name(plan, models, settings))
-    results = continued(
-        folder,
-        {
-            "title": f"Comparison on {Path(images.origin).name}",
-            "task": kind.name,
-            "yardstick": kind.yardstick.to_dict(),
-            "data": _facts(kind, images),
-            "machine": describe_machine(),
-            "settings": settings,
-            "command": _command(plan, models, seeds, out),
-            "runs": _rows(kind, specs, unusable, seeds),
-        },
-    )
-    _work_off(folder, results, specs, plan, progress)
+    fresh = {
+        "title": f"Comparison on {Path(images.origin).name}",
+        "task": kind.name,
+        "yardstick": kind.yardstick.to_dict(),
+        "data": _facts(kind, images),
+        "machine": describe_machine(),
+        "settings": settings,
+        "command": _command(plan, models, seeds, out),
+        "runs": _rows(kind, specs, unusable, seeds),
+    }
+    with alone_in(folder) if is_first_process() else nullcontext():
+        _work_off(folder, continued(folder, fresh), specs, plan, progress)
     return folder / "report.html"
 
 
@@ -189,7 +190,6 @@ def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: 
     """Trains and measures what is pending, and writes down each step. Raises ValueError if nothing is left."""
     console = Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
     rows, metric = results["runs"], plan.task.yardstick.judge
-    folder.mkdir(parents=True, exist_ok=True)
     save(folder, results)
     for number, row in enumerate(rows, start=1):
         if row["status"] == "pending":

@@ -17,7 +17,7 @@ from ommatid.models import create_model, families, list_models
 from ommatid.models.config import suggest
 from ommatid.models.registry import find, is_classifier
 from ommatid.models.sizes import pair
-from ommatid.runs.files import write_json
+from ommatid.runs.files import check_writable, write_json
 
 COUNTED = 24
 """MACs take a trial run, if one without arithmetic: lists of more models than this leave them out."""
@@ -47,6 +47,8 @@ def models_table(pattern: str = "*", *, json_path: str | Path | None = None) -> 
     Raises:
         ValueError: none matches; with close names.
     """
+    if json_path is not None:
+        check_writable(Path(json_path))
     names = list_models(pattern)
     if not names:
         raise ValueError(f"no model matches {pattern!r}{suggest(pattern, [*list_models(), *families()])}")

@@ -18,7 +18,7 @@ from ommatid.data import Images, Skipped, eval_transform, open_images
 from ommatid.measuring.measure import usable_device
 from ommatid.models.config import require
 from ommatid.report.pictures import labelled_png
-from ommatid.runs.files import replacing, write_json, write_text
+from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
 from ommatid.runs.trained import Trained, open_trained
 
@@ -80,6 +80,9 @@ def predict(
             given or Path(out) / name
             for given, name in ((csv, "predictions.csv"), (json, "predictions.json"), (pictures, "pictures"))
         )
+    csv, json = (None if path is None else _parent_made(path) for path in (csv, json))
+    for path in filter(None, (csv, json)):
+        check_writable(path)
     found: list[Prediction] = []
     for prediction, image in _classified(trained, images, top=top, batch=batch, device=place):
         found.append(prediction)
@@ -88,9 +91,9 @@ def predict(
             _write_picture(image, prediction, Path(pictures) / f"{len(found):05}-{Path(prediction.path).stem}.png")
     result = Predictions(found, images.skipped)
     if csv is not None:
-        write_text(_parent_made(csv), predictions_csv(found))
+        write_text(csv, predictions_csv(found))
     if json is not None:
-        write_json(_parent_made(json), _json(result))
+        write_json(json, _json(result))
     return result
 
 

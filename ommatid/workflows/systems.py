@@ -8,7 +8,7 @@ from pathlib import Path
 from ommatid.catalog.systems import areas, matching
 from ommatid.models import families
 from ommatid.models.config import suggest
-from ommatid.runs.files import write_json
+from ommatid.runs.files import check_writable, write_json
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ def search_systems(query: str = "", area: str | None = None, *, json_path: str |
     """
     if area is not None and area not in areas():
         raise ValueError(f"no area is called {area!r}{suggest(area, areas())}; areas: {', '.join(areas())}")
+    if json_path is not None:
+        check_writable(Path(json_path))
     homes = {id: family.model.__module__ for id, family in families().items()}
     rows = [SystemRow(system.id, system.area, system.title, homes.get(system.id)) for system in matching(query, area)]
     if json_path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -18,6 +19,7 @@ import ommatid
 from ommatid.measuring.machine import describe_machine
 from ommatid.models.registry import find
 from ommatid.report.metric import Metric
+from ommatid.runs.alone import alone_in
 from ommatid.runs.data_place import data_place
 from ommatid.runs.files import write_json
 from ommatid.runs.run import Run, read_yaml
@@ -171,10 +173,13 @@ def _start(settings: Settings, out: Path | None, progress: bool) -> TrainResult:
     data = _open(task, settings, None, say)
     settings = _with_defaults(task, settings, data, say)
     model = _initial_model(task, settings, data, say)
-    run = Run(out or _unused_folder(settings.model))
-    if is_first_process():
-        run = Run.create(run.path, settings.to_dict(), _split(task, data), _machine())
-    return _fit(model, data, settings, run, progress)
+    path = out or _unused_folder(settings.model)
+    if not is_first_process():
+        return _fit(model, data, settings, Run(path), progress)
+    with alone_in(path):
+        _check_free(path)  # another training may have begun there since
+        run = Run.create(path, settings.to_dict(), _split(task, data), _machine())
+        return _fit(model, data, settings, run, progress)
 
 
 def _resume(run: Run, progress: bool) -> TrainResult:
@@ -184,12 +189,13 @@ def _resume(run: Run, progress: bool) -> TrainResult:
     if run.finished:
         say(f"{run.path} has finished: nothing to resume")
         return _outcome(run.path, run.metrics(), task, baseline=_known_baseline(run))
-    data = _open(task, settings, run.split, say)
-    if data.fingerprint() != run.split["fingerprint"]:
-        raise ValueError(f"{settings.data} has other images than when {run.path} was started: start a new run")
-    if run.checkpoint.is_file():
-        return _fit(run.load_model(best=False).train(), data, settings, run, progress)
-    return _fit(_initial_model(task, settings, data, say), data, settings, run, progress)
+    with alone_in(run.path) if is_first_process() else nullcontext():
+        data = _open(task, settings, run.split, say)
+        if data.fingerprint() != run.split["fingerprint"]:
+            raise ValueError(f"{settings.data} has other images than when {run.path} was started: start a new run")
+        begun = run.checkpoint.is_file()
+        model = run.load_model(best=False).train() if begun else _initial_model(task, settings, data, say)
+        return _fit(model, data, settings, run, progress)
 
 
 def _split(task: Task, data: TaskData) -> dict[str, Any]:
@@ -252,7 +258,18 @@ def _check_free(out: Path) -> None:
 def _unused_folder(model: str) -> Path:
     stem = f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
+    return next(path for path in (Path("runs") / name for name in names) if _take(path))
+
+
+def _take(path: Path) -> bool:
+    """Whether `path` was free. It is made at once: of two trainings that begin in one second, each has its own."""
+    if not is_first_process():
+        return not path.exists()
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _chosen_model(task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from ommatid.catalog import parity
 from ommatid.models import Backbone, Family, create_model, families, load_reference
 from ommatid.models.config import suggest
+from ommatid.runs.files import check_writable, write_json
 
 
 @dataclass
@@ -63,13 +63,15 @@ def verify(
     Raises:
         ValueError: the folder has no cases, or an id is unknown or has none.
     """
+    if json_path is not None:
+        check_writable(Path(json_path))
     results: list[CaseResult | CountResult] = []
     for id in chosen_systems(list(ids), Path(cases)):
         results += [check_case(id, Path(cases) / id, name) for name in case_names(Path(cases) / id)]
         results += check_published(families()[id], Path(cases) / id)
     if json_path is not None:
         rows = [asdict(result) | {"ok": result.ok} for result in results]
-        Path(json_path).write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(Path(json_path), rows)
     return results
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ommatid.runs.alone import alone_in
 from ommatid.runs.run import Run
 from ommatid.training.model_spec import split_models
 from ommatid.workflows import compare as module
@@ -100,6 +101,13 @@ def test_a_mistyped_model_is_reported_with_a_suggestion(finished: Path) -> None:
     assert failed["model"] == MISTYPED
     assert "swin_tiny" in failed["error"]
     assert "did you mean" in (finished / "report.html").read_text()
+
+
+def test_a_comparison_at_work_is_left_alone(copy: Path, data: Path) -> None:
+    before = (copy / "results.json").read_bytes()
+    with alone_in(copy), pytest.raises(ValueError, match=f"another process is at work in {copy}"):
+        again(data, copy, seeds=3)
+    assert (copy / "results.json").read_bytes() == before
 
 
 def test_table_and_page(finished: Path) -> None:
@@ -270,7 +278,7 @@ def test_data_and_folders_that_cannot_be_used(data: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="does not exist"):
         compare(tmp_path / "nowhere", [TINY_WORD], **SETTINGS)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ValueError, match="file is a file"):
         compare(data, [TINY_WORD], out=tmp_path / "file", **SETTINGS)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("[1]")

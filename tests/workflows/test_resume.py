@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from ommatid.runs.alone import alone_in
 from ommatid.runs.run import Run
 from ommatid.workflows.train import train
 
@@ -146,3 +147,11 @@ def test_not_a_run(tmp_path: Path) -> None:
         train(resume=tmp_path)
     with pytest.raises(ValueError, match="no run folder"):
         train(resume=tmp_path / "absent")
+
+
+def test_a_run_that_is_being_trained_is_not_trained_twice(uninterrupted: Run, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(uninterrupted.path, tmp_path / "run")))
+    (run.path / "result.json").unlink()
+    with alone_in(run.path), pytest.raises(ValueError, match=f"another process is at work in {run.path}"):
+        train(resume=run.path)
+    assert not run.finished
