@@ -14,6 +14,9 @@ from ommatid.data.degrade.step import Range, Strength, eight_bit
 POINTS_PER_PIXEL = 8
 """How finely the path of a moving camera is followed."""
 
+DIRECT = 31
+"""Side of the largest kernel that is applied pixel by pixel; larger ones are faster as a product of spectra."""
+
 
 @dataclass(frozen=True)
 class Motion(Strength):
@@ -53,7 +56,12 @@ def blurred(picture: Tensor, kernel: Tensor) -> Tensor:
     """(C, H, W) convolved with a (K, K) kernel, K odd; beyond its border the picture goes on as its edge."""
     radius = len(kernel) // 2
     padded = F.pad(picture, (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(padded[:, None], kernel[None, None])[:, 0]
+    if len(kernel) <= DIRECT:
+        return F.conv2d(padded[:, None], kernel[None, None])[:, 0]
+    size = (padded.shape[1], padded.shape[2])
+    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernel.flip(0, 1), size)
+    # What went around the border lies in the first rows and columns.
+    return torch.fft.irfft2(spectrum, size)[:, 2 * radius :, 2 * radius :]
 
 
 def line_kernel(length: float, angle: float) -> Tensor:

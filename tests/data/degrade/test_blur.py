@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ommatid.data.degrade.blur import Defocus, Motion, blurred, disk_kernel, line_kernel
 from ommatid.data.degrade.step import Range
@@ -48,6 +49,16 @@ def test_each_picture_moves_in_a_direction_of_its_own() -> None:
 def test_what_is_even_stays_so_up_to_the_border() -> None:
     grey = torch.full((3, 9, 9), 0.5)
     torch.testing.assert_close(blurred(grey, disk_kernel(4)), grey)
+
+
+@pytest.mark.parametrize("size", [(40, 61), (97, 12)])
+def test_a_large_kernel_gives_what_a_convolution_gives(size: tuple[int, int]) -> None:
+    picture, kernel = torch.rand(3, *size), line_kernel(60, 0.7) + 0.1 * disk_kernel(31).roll((3, 5), (0, 1))
+    picture, kernel = picture.double(), kernel.double()
+    reach = len(kernel) // 2
+    padded = F.pad(picture, (reach, reach, reach, reach), mode="replicate")
+    expected = F.conv2d(padded[:, None], kernel[None, None])[:, 0]
+    torch.testing.assert_close(blurred(picture, kernel), expected)
 
 
 @pytest.mark.parametrize("step", [Motion(Range(2, 12)), Defocus(Range(1, 5.5))])
