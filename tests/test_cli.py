@@ -234,6 +234,7 @@ def test_a_json_that_cannot_be_written_is_refused_before_the_work(
         (["--batch", "100000"], "batch = 100000 is not possible"),
         (["--lr", "-1"], "lr = -1.0 is not possible"),
         (["--size", "0"], "size = 0 is not possible"),
+        (["--seed", "4294967296"], "seed = 4294967296 is not possible"),
         (["--precision", "float7"], "precision = 'float7' is not possible"),
         (["--devices", "999"], "999"),
         (["--strategy", "hope"], "strategy = 'hope' is not possible"),

@@ -49,7 +49,7 @@ class Settings:
         for name in ("size", "devices", "nodes"):
             value = getattr(self, name)
             require(value is None or (_is_integer(value) and value >= 1), name, value, "1 or more")
-        require(_is_integer(self.seed) and self.seed >= 0, "seed", self.seed, "an integer, 0 or more")
+        require(_is_integer(self.seed) and 0 <= self.seed < 2**32, "seed", self.seed, "an integer from 0 to 2**32 - 1")
         require(
             self.workers is None or (_is_integer(self.workers) and self.workers >= 0),
             "workers",

@@ -91,7 +91,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-@pytest.mark.parametrize("content", [b"", b"neither weights nor a pickle"])
+@pytest.mark.parametrize("content", [b"", b"abc", b"neither weights nor a pickle"])
 def test_a_file_that_is_no_weights(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} (can't be read|is not)") as caught:
