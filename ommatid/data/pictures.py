@@ -93,9 +93,11 @@ def open_pictures(
 def open_picture_evaluation(spec: str | Path, *, degrade: str | None = None) -> PictureSamples:
     """Open the data to judge a trained network on: its validation part if it comes with one, else all of it.
 
-    Arguments and errors as of `open_pictures`.
+    Arguments and errors as of `open_pictures`, but that pairs, degraded already, are taken whatever `degrade` is.
     """
     listing = _list(spec)
+    if _paired(listing):
+        degrade = None
     val = [record for record in listing.records if record.split == "val"]
     degradation, records, skipped, scale = _read(Listing(val or listing.records, listing.skipped), spec, degrade)
     return PictureSamples(records, degradation, scale, skipped)
@@ -133,7 +135,7 @@ def _read(
     listing: Listing, spec: str | Path, degrade: str | None
 ) -> tuple[Degradation | None, list[Record], list[Skipped], int]:
     """The degradation, the records that can be read and used, those passed over, and the scale."""
-    degradation = _degradation(degrade, listing.records[0].degraded is not None, spec)
+    degradation = _degradation(degrade, _paired(listing), spec)
     records, unreadable, _ = read_records(listing.records)
     skipped = listing.skipped + unreadable
     records = _large_enough(records, skipped)
@@ -147,11 +149,17 @@ def _read(
     return degradation, records, skipped, scale
 
 
+def _paired(listing: Listing) -> bool:
+    return listing.records[0].degraded is not None
+
+
 def _degradation(degrade: str | None, paired: bool, spec: str | Path) -> Degradation | None:
     if paired and degrade is not None:
         raise DataError(f"{spec} holds pairs, degraded already; leave out degrade ({degrade!r})")
     if not paired and degrade is None:
-        raise DataError(f"{spec} holds clean pictures; say what is done to them, as in degrade 'bicubic x2'")
+        raise DataError(
+            f"{spec} holds clean pictures; say what is done to them, as in degrade 'bicubic x2', or give pairs"
+        )
     return None if degrade is None else parse(degrade)
 
 

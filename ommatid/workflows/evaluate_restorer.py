@@ -52,6 +52,10 @@ def evaluate_restorer(
     """
     trained = open_restorer(run_or_weights)
     samples, source = _open_samples(trained, data)
+    if samples.scale != trained.model.scale:
+        raise ValueError(
+            f"{source} asks for {samples.scale} times the size, the network gives {trained.model.scale} times"
+        )
     trained.model.to(device)
     rows = [_judged(trained, samples, index, device) for index in range(len(samples))]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["psnr"])

@@ -168,18 +168,33 @@ def test_bench_counts_the_megapixels_of_the_answer(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "bench.json").read_text())["rows"][0]["megapixels"] == row.megapixels
 
 
-def test_pairs_need_no_degradation(data: Path, recipe: Path, tmp_path: Path) -> None:
+def make_pairs(data: Path, folder: Path, smaller: int = 1) -> None:
+    """Pairs of half the light, the degraded pictures `smaller` times smaller."""
     for part in ("train", "val"):
         for kind in ("input", "target"):
-            (tmp_path / part / kind).mkdir(parents=True)
+            (folder / part / kind).mkdir(parents=True)
         for file in (data / part).iterdir():
             clean = np.asarray(Image.open(file))
-            Image.fromarray(clean // 2).save(tmp_path / part / "input" / file.name)
-            Image.fromarray(clean).save(tmp_path / part / "target" / file.name)
+            Image.fromarray(clean[::smaller, ::smaller] // 2).save(folder / part / "input" / file.name)
+            Image.fromarray(clean).save(folder / part / "target" / file.name)
+
+
+def test_pairs_need_no_degradation(data: Path, recipe: Path, tmp_path: Path) -> None:
+    make_pairs(data, tmp_path)
     result = train(tmp_path, recipe=recipe, epochs=1, out=tmp_path / "run", **SMALL)
     restorer = open_restorer(result.run)
     assert (restorer.facts.degrade, restorer.model.scale) == (None, 1)
     assert evaluate(result.run)["samples"] == 3
+
+
+def test_pairs_judge_what_learned_from_a_degradation_where_the_scale_is_the_same(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    make_pairs(data, tmp_path / "halved", smaller=2)
+    make_pairs(data, tmp_path / "whole")
+    assert evaluate(run.path, tmp_path / "halved", out=tmp_path / "out")["samples"] == 3
+    with pytest.raises(ValueError, match="whole asks for 1 times the size, the network gives 2 times"):
+        evaluate(run.path, tmp_path / "whole")
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
