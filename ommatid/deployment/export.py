@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from ommatid.models.restorer import Sides
 from ommatid.nn.deploy import deployed_copy
 
 TOLERANCE = 1e-3
@@ -20,25 +20,17 @@ TOLERANCE = 1e-3
 Run = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Freedom:
-    """What may differ from the example when the file is used: the batch always does.
-
-    multiple: height and width are free, in multiples of this; None where they are fixed.
-    """
-
-    multiple: tuple[int, int] | None = None
-
-    def dimensions(self) -> dict[int, Any]:
-        """What torch.export is told about the image's axes."""
-        free: dict[int, Any] = {0: Dim("batch", min=1)}
-        if self.multiple is not None:
-            height, width = self.multiple
-            free |= {2: height * Dim("rows", min=2), 3: width * Dim("columns", min=2)}
-        return free
+def free_axes(sides: Sides | None) -> dict[int, Any]:
+    """What torch.export is told about an image's axes: the batch is free, and so are these sides, where given."""
+    free: dict[int, Any] = {0: Dim("batch", min=1)}
+    if sides is not None:
+        for axis, name in enumerate(("rows", "columns")):
+            least, most = sides.counts(axis)
+            free[2 + axis] = sides.multiple[axis] * Dim(name, min=least, max=most)
+    return free
 
 
-def write_onnx(model: nn.Module, example: Tensor, path: Path, freedom: Freedom) -> None:
+def write_onnx(model: nn.Module, example: Tensor, path: Path, sides: Sides | None) -> None:
     """Writes the deployed model: input `image` (B, C, H, W), output `answer`.
 
     Raises:
@@ -51,7 +43,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, freedom: Freedom) 
         (example,),
         path,
         dynamo=True,
-        dynamic_shapes=(freedom.dimensions(),),
+        dynamic_shapes=(free_axes(sides),),
         input_names=["image"],
         output_names=["answer"],
         external_data=False,
@@ -59,9 +51,9 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, freedom: Freedom) 
     )
 
 
-def write_program(model: nn.Module, example: Tensor, path: Path, freedom: Freedom) -> None:
+def write_program(model: nn.Module, example: Tensor, path: Path, sides: Sides | None) -> None:
     """Writes the deployed model as a torch.export program (.pt2)."""
-    program = torch.export.export(deployed_copy(model), (example,), dynamic_shapes=(freedom.dimensions(),))
+    program = torch.export.export(deployed_copy(model), (example,), dynamic_shapes=(free_axes(sides),))
     torch.export.save(program, path)
 
 
@@ -77,7 +69,7 @@ def open_program(path: Path) -> Run:
     return lambda image: program(image)
 
 
-FORMATS: dict[str, tuple[str, Callable[[nn.Module, Tensor, Path, Freedom], None], Callable[[Path], Run]]] = {
+FORMATS: dict[str, tuple[str, Callable[[nn.Module, Tensor, Path, Sides | None], None], Callable[[Path], Run]]] = {
     "onnx": (".onnx", write_onnx, open_onnx),
     "torch": (".pt2", write_program, open_program),
 }

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from ommatid.models.model import Model
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Heights and widths in pixels: multiples of `multiple`, from `shortest` to `longest`, None being any.
+
+    They are twice their multiple at least: an export takes what is there once for a constant.
+    """
+
+    multiple: tuple[int, int] = (1, 1)
+    shortest: int = 2
+    longest: int | None = None
+
+    def counts(self, axis: int) -> tuple[int, int | None]:
+        """How many times its multiple a side is, at least and at most."""
+        multiple = self.multiple[axis]
+        return max(2, -(-self.shortest // multiple)), None if self.longest is None else self.longest // multiple
+
+    def nearest(self, height: int, width: int) -> tuple[int, int]:
+        """The sides next to these: rounded up where possible."""
+        return self._nearest(0, height), self._nearest(1, width)
+
+    def _nearest(self, axis: int, side: int) -> int:
+        least, most = self.counts(axis)
+        count = max(least, -(-side // self.multiple[axis]))
+        return self.multiple[axis] * (count if most is None else min(count, most))
 
 
 class Restorer(Model):
@@ -28,6 +56,10 @@ class Restorer(Model):
         height, width = image.shape[-2:]
         restored = self.restore(mirrored(image, self.multiple))
         return restored[..., : height * self.scale, : width * self.scale]
+
+    def exported_sides(self) -> Sides:
+        """The pictures that one exported program serves: those that the network takes the same steps for."""
+        return Sides(self.multiple)
 
     def restorations(self, image: Tensor) -> list[Tensor]:
         """As `forward`, with all answers that training compares with the clean picture: the answer itself, then drafts.

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.deployment.export import FORMATS, Freedom, exported_error
+from ommatid.deployment.export import FORMATS, exported_error
 from ommatid.models.config import require
+from ommatid.models.restorer import Sides
 from ommatid.models.weights import read_header
 from ommatid.runs.files import replacing, write_json
 from ommatid.runs.trained import CLASSIFICATION, find_weights, open_restorer, open_trained, task_of
@@ -31,20 +32,21 @@ class Exported:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: a model, the side of its images in pixels, what may differ, and what users must know."""
+    """What is exported: a model, the side of its images in pixels, what users must know, and which sides other images
+    may have; None: the same."""
 
     model: nn.Module
     size: int
-    freedom: Freedom
     description: dict[str, Any]
+    sides: Sides | None = None
 
     def images(self, batch: int, larger: int = 0) -> Tensor:
-        """Random ones; where sizes are free, taller by `larger` times what heights are multiples of, twice as wider."""
-        if self.freedom.multiple is None:
+        """Random ones; where sides are free, taller by `larger` times what heights are multiples of, twice as wider."""
+        if self.sides is None:
             return torch.rand(batch, 3, self.size, self.size)
-        rows, columns = self.freedom.multiple
-        height, width = (-(-self.size // multiple) * multiple for multiple in self.freedom.multiple)
-        return torch.rand(batch, 3, height + larger * rows, width + 2 * larger * columns)
+        rows, columns = self.sides.multiple
+        size = self.size if self.sides.longest is None else min(self.size, self.sides.longest // 2)
+        return torch.rand(batch, 3, *self.sides.nearest(size + larger * rows, size + 2 * larger * columns))
 
 
 def export(run_or_weights: str | Path, *, format: str = "onnx", out: str | Path | None = None) -> Exported:
@@ -58,7 +60,8 @@ def export(run_or_weights: str | Path, *, format: str = "onnx", out: str | Path 
         out: the file; beside the weights where None.
 
     Raises:
-        ValueError: no trained model, an unknown format, a missing package, or the file answers otherwise.
+        ValueError: no trained model, an unknown format, a missing package, a model that cannot be exported, or a file
+            that answers otherwise.
     """
     require(format in FORMATS, "format", format, " or ".join(FORMATS))
     suffix, write, open_file = FORMATS[format]
@@ -67,9 +70,15 @@ def export(run_or_weights: str | Path, *, format: str = "onnx", out: str | Path 
     path = weights.with_suffix(suffix) if out is None else Path(out).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
-        write(subject.model, subject.images(2), draft, subject.freedom)
-        images = [subject.images(batch, larger=batch - 1) for batch in BATCHES]
-        error = exported_error(subject.model, open_file(draft), images)
+        try:
+            write(subject.model, subject.images(2), draft, subject.sides)
+            images = [subject.images(batch, larger=batch - 1) for batch in BATCHES]
+            error = exported_error(subject.model, open_file(draft), images)
+        except ValueError:
+            raise
+        except Exception as problem:  # exporters and runtimes have errors of their own, of many lines
+            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise ValueError(f"{subject.description['model']} cannot be exported as {format}: {reason}") from problem
     description = path.with_suffix(".json")
     write_json(description, {"file": path.name, "format": format} | subject.description)
     return Exported(path, description, error)
@@ -88,20 +97,24 @@ def _classifier(weights: Path) -> Subject:
         "output": {"name": "answer", "shape": ["batch", len(facts.classes)], "type": "float32, logits"},
         "classes": facts.classes,
     }
-    return Subject(trained.model, facts.size, Freedom(), description)
+    return Subject(trained.model, facts.size, description)
 
 
 def _restorer(weights: Path) -> Subject:
     trained = open_restorer(weights)
     model, facts = trained.model, trained.facts
+    sides = model.exported_sides()
     answer = [f"{model.scale} height", f"{model.scale} width"]
     description = {
         "model": facts.name,
         "task": "restoration",
         "undoes": facts.degrade,
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "float32, RGB, 0 to 1"},
-        "prepare": "divided by 255; height and width continued to multiples of `multiple`, best by mirroring",
-        "multiple": model.multiple,
+        "prepare": "divided by 255; height and width continued to multiples of `multiple`, best by mirroring, "
+        "and to no less than `shortest`; what is beyond `longest` goes in parts",
+        "multiple": sides.multiple,
+        "shortest": sides.nearest(1, 1),
+        "longest": None if sides.longest is None else sides.nearest(sides.longest, sides.longest),
         "output": {"name": "answer", "shape": ["batch", 3, *answer], "type": "float32, RGB, about 0 to 1"},
     }
-    return Subject(model, facts.size, Freedom(model.multiple), description)
+    return Subject(model, facts.size, description, sides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ from .small import save_weights
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 TINY_DLGSANET = {"dim": 24, "groups": 1, "blocks": 1, "heads": 3, "group_channels": 4, "kernel_size": 3, "scale": 2}
+TINY_HAT = {"dim": 12, "depths": [2], "heads": [2], "window_size": 4, "compress_ratio": 3, "squeeze_factor": 6}
+TINY_RGT = {"dim": 32, "depths": [3], "heads": [2], "window_size": [4, 8], "scale": 2}
+TINY_MAXIM = {"dim": 8, "depth": 1, "num_groups": 1, "supervision_scales": 1, "bottleneck_blocks": 1}
+MAXIM_GRIDS = {"block_size_hr": [2, 2], "grid_size_hr": [2, 4], "block_size_lr": [2, 2], "high_res_levels": 1}
 
 
 @pytest.fixture
@@ -25,13 +30,10 @@ def classifier(tmp_path: Path) -> Path:
     return save_weights(tmp_path / "best.safetensors", ("cat", "ship", "truck"))
 
 
-@pytest.fixture
-def restorer(tmp_path: Path) -> Path:
+def save_restorer(path: Path, family: str, config: dict[str, Any]) -> Path:
     torch.manual_seed(0)
-    model = create_model("dlgsanet", **TINY_DLGSANET)
-    facts = RestorerFacts("dlgsanet", "bicubic x2", 16)
-    save(model, tmp_path / "best.safetensors", extra=facts.to_header())
-    return tmp_path / "best.safetensors"
+    save(create_model(family, **config), path, extra=RestorerFacts(family, "bicubic x2", 16).to_header())
+    return path
 
 
 def test_a_classifier_runs_in_onnx_runtime_on_any_number_of_images(classifier: Path) -> None:
@@ -48,16 +50,29 @@ def test_a_classifier_runs_in_onnx_runtime_on_any_number_of_images(classifier: P
     assert done.error < 1e-4
 
 
-def test_a_restoration_network_runs_on_any_size(restorer: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "config", "sizes", "sides"),
+    [
+        ("dlgsanet", TINY_DLGSANET | {"tlc_kernel": None}, [(20, 31), (40, 24)], ([1, 1], [2, 2], None)),
+        ("dlgsanet", TINY_DLGSANET | {"tlc_kernel": 24}, [(9, 13), (24, 24)], ([1, 1], [2, 2], [24, 24])),
+        ("hat", TINY_HAT, [(8, 20), (32, 12)], ([4, 4], [8, 8], None)),
+        ("rgt", TINY_RGT, [(32, 48), (72, 40)], ([8, 8], [32, 32], [1016, 1016])),
+        ("maxim", TINY_MAXIM | MAXIM_GRIDS, [(8, 24), (20, 16)], ([4, 4], [8, 8], None)),
+    ],
+)
+def test_a_restoration_network_runs_on_the_sides_that_are_named(
+    family: str, config: dict[str, Any], sizes: list[tuple[int, int]], sides: tuple[Any, ...], tmp_path: Path
+) -> None:
+    restorer = save_restorer(tmp_path / "best.safetensors", family, config)
     done = export(restorer)
     session = onnxruntime.InferenceSession(done.path)
-    for height, width in ((20, 31), (40, 24)):
+    for height, width in sizes:
         image = torch.rand(1, 3, height, width)
         (answer,) = session.run(["answer"], {"image": image.numpy()})
         torch.testing.assert_close(torch.from_numpy(answer), load(restorer)(image).detach(), rtol=1e-3, atol=1e-4)
     told = json.loads(done.description.read_text())
     assert told["undoes"] == "bicubic x2"
-    assert told["multiple"] == [1, 1]
+    assert (told["multiple"], told["shortest"], told["longest"]) == sides
 
 
 def test_a_torch_program_gives_the_same_answers(classifier: Path, tmp_path: Path) -> None:
@@ -73,3 +88,15 @@ def test_impossible_wishes_are_refused(classifier: Path, tmp_path: Path) -> None
         export(classifier, format="onyx")
     with pytest.raises(ValueError, match="nothing"):
         export(tmp_path / "nothing")
+
+
+def test_what_an_exporter_cannot_do_is_said_in_one_line(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no such operator\nand a page of explanation")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ValueError, match=r"^pvt_v2 cannot be exported as onnx: no such operator$"):
+        export(classifier)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]

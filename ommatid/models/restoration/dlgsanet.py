@@ -16,7 +16,7 @@ from ommatid.models.config import PartConfig, require, require_divisible, requir
 from ommatid.models.names import SWINIR_NAMES
 from ommatid.models.reference import changed, rename
 from ommatid.models.registry import register
-from ommatid.models.restorer import Restorer
+from ommatid.models.restorer import Restorer, Sides
 from ommatid.nn.block import Block
 from ommatid.nn.conv import Conv2d, depthwise_conv
 from ommatid.nn.conv_glu import GatedConvMLP
@@ -92,6 +92,10 @@ class DLGSANet(Restorer):
 
     def restore(self, image: Tensor) -> Tensor:
         return self.range.to_image(self.reconstruction(self.deep(self.shallow(self.range.to_map(image)))))
+
+    def exported_sides(self) -> Sides:
+        """Those of one tile."""
+        return Sides(longest=self.config.tlc_kernel)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the output of each group, (B, C, H, W)."""

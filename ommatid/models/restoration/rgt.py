@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, DYNAMIC_BIAS_NAMES, SWINIR_NAMES
 from ommatid.models.registry import register
-from ommatid.models.restorer import Restorer, mirrored
+from ommatid.models.restorer import Restorer, Sides, mirrored
 from ommatid.nn.block import Block
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.image_range import ImageRange
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import RectangleWindowAttention, RecursiveGeneralizationAttention
-from ommatid.nn.mixers.recursive_generalization import shortest_side
+from ommatid.nn.mixers.recursive_generalization import STRIDE, shortest_side
 from ommatid.nn.residual import Residual, stochastic_depth
 from ommatid.nn.residual_groups import ResidualGroups, residual_conv, residual_group
 from ommatid.nn.spatial_gate_mlp import SpatialGateMLP
@@ -103,6 +103,11 @@ class RGT(Restorer):
         restored = self.reconstruction(self.deep(self.shallow(self.range.to_map(self.widened(image)))))
         height, width = (side * self.scale for side in image.shape[-2:])
         return self.range.to_image(restored[:, :height, :width])
+
+    def exported_sides(self) -> Sides:
+        """Whole windows, and at least two of them; a summary of at least two tokens, after the usual recursion."""
+        longer, usual = max(self.config.window_size), shortest_side(1, training=False)
+        return Sides((longer, longer), shortest=2 * max(longer, usual), longest=usual * STRIDE**3 - 1)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> the output of each group, (B, C, H, W), larger where the picture is too narrow."""
