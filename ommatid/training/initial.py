@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,11 +23,12 @@ WRAPPERS = ("model_ema", "model", "state_dict", "model_state_dict")
 def fresh_model(name: str, settings: Mapping[str, Any], *, size: int, **fitted: int) -> nn.Module:
     """A registered model for images of `size` pixels a side; `settings` are fields of its config.
 
-    fitted: further fields, which follow from the data, such as num_classes.
+    fitted: further fields, which follow from the data, such as num_classes; those that the family lacks are left out.
 
     Raises ValueError: unknown model or field, or an impossible value.
     """
-    return create_model(name, **(find(name)[0].config.fields_for(size) | fitted | dict(settings)))
+    family, _ = find(name)
+    return create_model(name, **(family.config.fields_for(size) | _known(family, fitted) | dict(settings)))
 
 
 def model_from_weights(
@@ -46,6 +48,7 @@ def model_from_weights(
     Raises:
         ValueError: the file is missing, not weights, or those of another model.
     """
+    fitted = _known(find(name)[0], fitted)
     if weights_header(weights) is not None:
         model = _model_in_file(weights, name, settings, fitted)
         misfits = _place(model, load_file(weights))
@@ -59,6 +62,12 @@ def model_from_weights(
     if misfits:
         say(f"{weights} is for another {' or '.join(fitted)}: the head ({', '.join(misfits)}) starts fresh")
     return model
+
+
+def _known(family: Family, fields: Mapping[str, int]) -> dict[str, int]:
+    """Those that the family's config has."""
+    known = {field.name for field in dataclasses.fields(family.config)}
+    return {name: value for name, value in fields.items() if name in known}
 
 
 def weights_header(weights: Path) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ommatid.catalog import parity
 from ommatid.models import create_model, load_reference, save
-from ommatid.training.initial import check_size, fresh_model, model_from_weights
+from ommatid.training.initial import check_patch, check_size, fresh_model, model_from_weights
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 SHAPE = {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2]}
@@ -121,3 +121,12 @@ def test_a_fresh_model_has_the_tables_and_windows_of_its_image_size() -> None:
         maxvit = fresh_model("maxvit_tiny_224", {}, size=64, num_classes=5)
     assert (maxvit.config.window_size, maxvit.config.grid_size) == (2, 2)
     check_size(fresh_model("maxvit", {"depths": [1, 1, 1, 1]}, size=64, num_classes=5), 64, 5)
+
+
+def test_a_restoration_network_without_a_scale_fits_data_of_its_own_size_only() -> None:
+    maxim = {"dim": 8, "depth": 2, "num_stages": 1, "num_groups": 1, "supervision_scales": 1, "high_res_levels": 1}
+    sizes = {name: [4, 4] for name in ("block_size_hr", "grid_size_hr", "block_size_lr")}
+    model = fresh_model("maxim", maxim | sizes | {"bottleneck_blocks": 1}, size=16, scale=1)
+    check_patch(model, 16, 1)
+    with pytest.raises(ValueError, match="not 2 times its sides"):
+        check_patch(model, 16, 2)
