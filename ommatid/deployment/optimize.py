@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,14 @@ def _forms(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Form]]
     yield "as it came", lambda: model
     yield "deployed", lambda: deployed_copy(model)
     yield "compiled", lambda: _compiled(deployed_copy(model))
+
+    def reduced(dtype: torch.dtype) -> nn.Module:
+        return Autocast(deployed_copy(model), device, dtype)
+
     for name in _precisions(device):
         dtype = getattr(torch, name)
-        yield name, lambda dtype=dtype: Autocast(deployed_copy(model), device, dtype)
-        yield f"compiled {name}", lambda dtype=dtype: _compiled(Autocast(deployed_copy(model), device, dtype))
+        yield name, partial(reduced, dtype)
+        yield f"compiled {name}", partial(lambda dtype: _compiled(reduced(dtype)), dtype)
 
 
 def _precisions(device: torch.device) -> tuple[str, ...]:
