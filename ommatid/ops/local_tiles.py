@@ -30,7 +30,7 @@ def cut_tiles(features: Tensor, side: int) -> Tensor:
 
 
 def average_tiles(tiles: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """Undoes `cut_tiles`: (B * tiles, rows, columns, C) -> (B, H, W, C), size being (H, W); means where they overlap."""
+    """Undoes `cut_tiles`: (B * tiles, rows, columns, C) -> (B, H, W, C), of `size` (H, W); means where they overlap."""
     rows, columns = (_positions(length, side).to(tiles.device) for length in size)
     count, window = len(rows) * len(columns), (rows.shape[1], columns.shape[1])
     repeated = merge(tiles.flatten(1, 2).unflatten(0, (-1, count)), window, (rows.numel(), columns.numel()))
