@@ -14,7 +14,7 @@ import torch
 from ommatid.measuring.machine import describe_machine, instruction_sets
 
 EXTRAS = {
-    "export": ("onnx", "onnxruntime", "openvino"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("gradio",),
     "data": ("datasets", "webdataset", "faster-coco-eval"),
     "scale": ("ray",),

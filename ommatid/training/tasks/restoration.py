@@ -29,14 +29,24 @@ if TYPE_CHECKING:
     from ommatid.training.settings import Settings
     from ommatid.training.tasks.task import Sharing
 
-PATCH = 48
-"""Side in pixels of training patches before restoration, as the literature has it."""
+PATCH = 32
+"""Side in pixels of training patches before restoration: small enough for thousands of steps in minutes."""
 
 VALIDATED = 512
 """Of a picture that is larger, the middle: clean pixels along a side that are judged after each epoch."""
 
-SMALL = {"dim": 32, "groups": 2, "blocks": 2, "kernel_size": 5, "group_channels": 16, "heads": 4}
-"""Of the usual model: published sizes take days on a processor, this one learns in minutes."""
+SMALL = {
+    "dim": 32,
+    "groups": 2,
+    "blocks": 2,
+    "kernel_size": 5,
+    "group_channels": 16,
+    "heads": 4,
+    "dynamic": False,
+    "tlc_kernel": PATCH,
+}
+"""Of the usual model: published sizes take days on a processor, this one learns in minutes. Plain convolutions take
+half the time of dynamic ones; channels attend within tiles of the size that they were trained on."""
 
 
 class RestorationTask:

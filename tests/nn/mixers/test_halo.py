@@ -40,8 +40,10 @@ def test_matches_a_plain_loop(block: int, halo: int, stride: int, head_dim: int 
         torch.testing.assert_close(mixer(x), looped(mixer, x, stride), atol=1e-5, rtol=1e-5)
 
 
-def test_refuses_maps_that_are_no_whole_blocks() -> None:
-    with pytest.raises(ValueError, match="multiple of 4"):
-        HaloAttention(8, 2, 4, 1)(torch.randn(1, 8, 6, 8))
-    with pytest.raises(ValueError, match="multiple of 6"):
-        HaloAttention(8, 2, 3, 1, stride=2)(torch.randn(1, 9, 6, 8))
+@pytest.mark.parametrize(("block", "stride", "whole"), [(4, 1, (8, 8)), (3, 2, (12, 6))])
+def test_maps_that_are_no_whole_blocks_are_continued_with_zeros(
+    block: int, stride: int, whole: tuple[int, int]
+) -> None:
+    mixer, x = HaloAttention(8, 2, block, 1, stride=stride), torch.randn(1, 8, 6, 8)
+    continued = F.pad(x, (0, 0, 0, whole[1] - 6, 0, whole[0] - 8))
+    torch.testing.assert_close(mixer(x), mixer(continued)[:, : 8 // stride, : 6 // stride])
