@@ -28,7 +28,7 @@ from ommatid.ops.recurrence import linear_recurrence
 # States of a section: 2 MiB in float32, which stay in the caches of a CPU between the passes over them.
 SECTION_STATES = 2**19
 # States of one step over all chunks: fewer, and the time goes into calls; more, and chunks are too short.
-STEP_STATES = 2**15
+STEP_STATES = 2**14
 
 Steps = Sequence[Tensor]
 
