@@ -36,7 +36,7 @@ ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 class Family:
     """A registered architecture: its id in the catalogue, its config class and its model class.
 
-    A config whose field `part` is a key of `parts` stands for that class instead.
+    A config whose field `part` or `function` is a key of `parts` stands for that class instead.
     """
 
     id: str
@@ -46,7 +46,12 @@ class Family:
 
     def build(self, config: PartConfig) -> nn.Module:
         """A new model, or the part of it that the config names."""
-        return self.parts.get(getattr(config, "part", ""), self.model)(config)
+        return self.class_of(config)(config)
+
+    def class_of(self, config: PartConfig) -> type[nn.Module]:
+        """What the config stands for: the model, or the part that its field `part` or `function` names."""
+        named = getattr(config, "part", None) or getattr(config, "function", None)
+        return self.parts.get(named or "", self.model)
 
     @property
     def module(self) -> ModuleType:
@@ -58,6 +63,9 @@ class Family:
 
 
 _families: dict[str, Family] = {}
+
+_HOMES = ("ommatid.models", "ommatid.methods")
+"""Packages whose modules register families: architectures, and what is done to them."""
 
 
 def register(id: str, config: type[PartConfig]) -> Callable[[ModelClass], ModelClass]:
@@ -73,7 +81,10 @@ def register(id: str, config: type[PartConfig]) -> Callable[[ModelClass], ModelC
 
 
 def register_part(id: str, part: str) -> Callable[[ModelClass], ModelClass]:
-    """Class decorator: what a config of the family `id`, registered above it, stands for if its `part` is this one."""
+    """Class decorator: what a config of the family `id`, registered above it, stands for if its `part` is this one.
+
+    The cases of procedures say `function` instead of `part`, and so do the configs of their families.
+    """
 
     def add(model: ModelClass) -> ModelClass:
         _families[id].parts[part] = model
@@ -90,10 +101,10 @@ def families() -> dict[str, Family]:
 
 @cache
 def _discover() -> None:
-    import ommatid.models as package
-
-    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(info.name)
+    for home in _HOMES:
+        package = importlib.import_module(home)
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(info.name)
     for entry in entry_points(group="ommatid.models"):
         entry.load()
 
@@ -121,12 +132,12 @@ def find(name: str) -> tuple[Family, PartConfig]:
 
 def is_classifier(family: Family, config: PartConfig) -> bool:
     """Whether the config stands for a whole model, images in and logits out, rather than a part of one."""
-    return isinstance(config, Config) and getattr(config, "part", None) not in family.parts
+    return isinstance(config, Config) and family.class_of(config) is family.model
 
 
 def is_restorer(family: Family, config: PartConfig) -> bool:
     """Whether the config stands for a whole model, images in and images out."""
-    return issubclass(family.model, Restorer) and getattr(config, "part", None) not in family.parts
+    return issubclass(family.class_of(config), Restorer)
 
 
 def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:

@@ -14,9 +14,11 @@ import torch
 from ommatid.measuring.machine import describe_machine, instruction_sets
 
 EXTRAS = {
-    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "export": ("onnx", "onnxruntime", "onnxscript", "openvino"),
+    "quantize": ("torchao",),
     "serve": ("gradio",),
-    "data": ("datasets", "webdataset", "faster-coco-eval"),
+    "search": ("optuna",),
+    "data": ("datasets", "webdataset"),
     "scale": ("ray",),
 }
 """Optional dependencies by the name of the extra that installs them, as in pyproject.toml."""
