@@ -64,6 +64,14 @@ def fold_affine_before_(scale: Tensor, shift: Tensor, layer: nn.Linear | nn.Conv
     layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 2)))
 
 
+def offline_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift) per channel that a norm applies in evaluation mode; None for norms that depend on their input."""
+    if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        return batch_norm_affine(norm)
+    affine = getattr(norm, "affine", None)
+    return affine() if callable(affine) else None
+
+
 def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """(scale, shift) per channel that a batch norm applies in evaluation mode."""
     assert norm.running_mean is not None

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm, depthwise_conv
-from ommatid.nn.deploy import fold_norm_before_, scale_output_
+from ommatid.nn.deploy import scale_output_
 from ommatid.nn.position import ConvPosition
 from ommatid.ops.slices import in_slices
 
@@ -29,8 +29,9 @@ class MLP(nn.Module):
     def _tokens(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
 
-    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-        fold_norm_before_(norm, self.fc1)
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        """What alone reads the input, so that a constant scale and shift of it can be folded in."""
+        return (self.fc1,)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)
@@ -71,8 +72,9 @@ class ConvMLP(nn.Module):
     def _images(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.conv(self.expand_act(self.fc1(x)))))
 
-    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-        fold_norm_before_(norm, self.fc1)
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        """What alone reads the input, so that a constant scale and shift of it can be folded in."""
+        return (self.fc1,)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)

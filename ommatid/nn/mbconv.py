@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm
-from ommatid.nn.deploy import fold_norm_before_, scale_output_
+from ommatid.nn.deploy import scale_output_
 
 
 class MBConv(nn.Module):
@@ -67,8 +67,9 @@ class MBConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.reduce(self.gate(self.conv(self.expand(features))))
 
-    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-        fold_norm_before_(norm, self.expand.conv)
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        """What alone reads the input, so that a constant scale and shift of it can be folded in."""
+        return (self.expand.conv,)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.reduce.conv, scale)

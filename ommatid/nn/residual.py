@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ommatid.nn.deploy import fold_affine_before_, offline_affine
+
 MakeNorm = Callable[[int], nn.Module]
 
 
@@ -45,9 +47,10 @@ class Residual(nn.Module):
 
     def deploy_(self) -> None:
         self.fold_scale_()
-        norm_inner_input = getattr(self.inner, "norm_input_", None)
-        if isinstance(self.norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm_inner_input:
-            norm_inner_input(self.norm)
+        affine, layers = offline_affine(self.norm), getattr(self.inner, "input_layers", tuple)()
+        if affine and layers:
+            for layer in layers:
+                fold_affine_before_(*affine, layer)
             self.norm = nn.Identity()
 
     def fold_scale_(self) -> None:

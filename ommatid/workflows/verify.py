@@ -13,6 +13,7 @@ from torch import Tensor
 from ommatid.catalog import parity
 from ommatid.models import Backbone, Family, create_model, families, load_reference
 from ommatid.models.config import suggest
+from ommatid.models.procedure import Procedure
 from ommatid.runs.files import check_writable, write_json
 
 
@@ -136,6 +137,8 @@ def answers(family: Family, model: Any, case: parity.Case) -> dict[str, Any]:
 
 def named_outputs(family: Family, model: Any, inputs: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
     """What the contract calls `logits`, `stageI` and `tokens`, and whatever else the family names itself."""
+    if isinstance(model, Procedure):
+        return model(**inputs)
     outputs: dict[str, Tensor] = {}
     if hasattr(family.module, "reference_outputs"):
         outputs |= family.module.reference_outputs(model, **inputs)

@@ -22,7 +22,6 @@ from ommatid.models.registry import register, register_part
 from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.conv import Conv3d, ConvNorm, depthwise_conv, depthwise_conv3d
-from ommatid.nn.deploy import fold_norm_before_
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -222,8 +221,9 @@ class LocalMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.proj_out(self.conv(self.proj_in(x)))
 
-    def norm_input_(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-        fold_norm_before_(norm, self.proj_in)
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        """What alone reads the input, so that a constant scale and shift of it can be folded in."""
+        return (self.proj_in,)
 
 
 class AlongTime(nn.Module):

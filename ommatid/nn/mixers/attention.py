@@ -53,5 +53,9 @@ class Attention(nn.Module):
             mixed = mixed + self.value_local(value.flatten(2).view(x.shape)).flatten(1, -2)
         return self.proj(mixed).view(x.shape)
 
+    def input_layers(self) -> tuple[nn.Module, ...]:
+        """What alone reads the input, so that a constant scale and shift of it can be folded in."""
+        return (self.qkv,) if self.local is None else ()
+
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)
