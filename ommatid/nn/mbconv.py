@@ -15,7 +15,7 @@ class MBConv(nn.Module):
 
     The inverted bottleneck of MobileNetV2 (arXiv 1801.04381), with squeeze-and-excitation as in EfficientNet
     (arXiv 1905.11946). The residual connection is not in here: `Residual` adds it.
-    Cost: H W (C_in E + (K^2 E + E C) / s^2) multiply-adds, with E = hidden.
+    Cost: H W (C_in E + (K^2 g E + E C) / s^2) multiply-adds, with E = hidden and g = group_width.
 
     Args:
         in_dim: C_in.
@@ -23,6 +23,7 @@ class MBConv(nn.Module):
         hidden: E.
         kernel_size: K, odd.
         stride: s, of the depthwise convolution.
+        group_width: channels of a group of that convolution; 1 where it is depthwise.
         padding: "same" for TensorFlow's; symmetric, sides rounding up, where None.
         act: behind the first two convolutions.
         gate: in front of the last convolution, such as a `SqueezeExcite`; None for none.
@@ -39,6 +40,7 @@ class MBConv(nn.Module):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        group_width: int = 1,
         padding: Literal["same"] | None = None,
         act: nn.Module,
         gate: nn.Module | None = None,
@@ -55,7 +57,7 @@ class MBConv(nn.Module):
             kernel_size,
             stride=stride,
             padding=padding,
-            groups=hidden,
+            groups=hidden // group_width,
             norm=second,
             bias=not norms[1],
             act=act,

@@ -47,9 +47,9 @@ class Residual(nn.Module):
 
     def deploy_(self) -> None:
         self.fold_scale_()
-        affine, layers = offline_affine(self.norm), getattr(self.inner, "input_layers", tuple)()
-        if affine and layers:
-            for layer in layers:
+        affine, input_layers = offline_affine(self.norm), getattr(self.inner, "input_layers", None)
+        if affine and input_layers and input_layers():
+            for layer in input_layers():
                 fold_affine_before_(*affine, layer)
             self.norm = nn.Identity()
 
