@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from ommatid.models.config import PartConfig, require, require_positive
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
-from ommatid.nn.expert_queues import QueuedExperts
+from ommatid.nn.expert_queues import Activation, QueuedExperts
 from ommatid.nn.task_gate import GatePerTask, TaskConditionedGate
 from ommatid.ops.streaming_attention import attention_schedule, reordered_attention, softmax_statistics
 from ommatid.ops.table_gelu import table_gelu
 
-GELUS = {"table": table_gelu, "exact": F.gelu}
+GELUS: dict[str, Activation] = {"table": table_gelu, "exact": F.gelu}
 
 
 @dataclass(frozen=True, kw_only=True)
