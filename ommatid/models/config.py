@@ -125,6 +125,9 @@ def coerce(field: str, value: Any, kind: Any) -> Any:
         return value
     if origin is tuple:
         return _coerce_tuple(field, value, arguments)
+    if origin is dict:
+        require(isinstance(value, dict), field, value, "a table of names and values")
+        return {key: coerce(f"{field}.{key}", item, arguments[1]) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():

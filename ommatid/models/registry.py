@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ommatid.models.config import Config, PartConfig, suggest
+from ommatid.models.dense import Detector, Segmenter
 from ommatid.models.restorer import Restorer
 
 ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
@@ -140,6 +141,16 @@ def is_restorer(family: Family, config: PartConfig) -> bool:
     return issubclass(family.class_of(config), Restorer)
 
 
+def is_segmenter(family: Family, config: PartConfig) -> bool:
+    """Whether the config stands for a whole model, images in and a class for every pixel out."""
+    return issubclass(family.class_of(config), Segmenter)
+
+
+def is_detector(family: Family, config: PartConfig) -> bool:
+    """Whether the config stands for a whole model, images in and boxes or masks of things out."""
+    return issubclass(family.class_of(config), Detector)
+
+
 def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
     """As `find`, with config fields overridden as in `create_model`, for what trains and runs on images.
 
@@ -175,6 +186,10 @@ def _kind(family: Family, config: PartConfig) -> str:
         return "an image classifier"
     if is_restorer(family, config):
         return "a restoration network"
+    if is_segmenter(family, config):
+        return "a segmentation network"
+    if is_detector(family, config):
+        return "a detector"
     return f"the {getattr(config, 'part', None)} part of {family.id}" if isinstance(config, Config) else "a part"
 
 

@@ -1,0 +1,33 @@
+"""The all-MLP decoder of SegFormer: every level to one width, side by side at the finest resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.nn.conv import ConvNorm
+from ommatid.ops.resize import resample
+
+
+class AllMLP(nn.Module):
+    """Maps (B, H_i, W_i, C_i), fine to coarse -> (B, H_0, W_0, dim).
+
+    "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers" (arXiv 2105.15203).
+    Cost: H_0 W_0 n dim^2 multiply-adds for n levels, and the linear layers of the levels.
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.projections = nn.ModuleList(nn.Linear(width, dim) for width in channels)
+        self.fuse = ConvNorm(len(channels) * dim, dim, 1, act=nn.ReLU())
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        size = (maps[0].shape[1], maps[0].shape[2])
+        levels = [
+            resample(project(level), size, mode="bilinear")
+            for project, level in zip(self.projections, maps, strict=True)
+        ]
+        return self.fuse(torch.cat(levels, dim=-1))

@@ -1,0 +1,107 @@
+"""The contracts of dense models: an image in; a class for every pixel, masks, or boxes out.
+
+All take float images (B, in_channels, H, W) of any height and width. What their backbone needs more (whole strides, a
+size fixed by a table) is padded with zeros at the bottom and right, and cropped away again. A backbone that takes one
+size only is refused larger images, by a ValueError that says which size it takes.
+
+Targets of detection and of mask transformers are one dictionary for each image of the batch:
+
+    boxes   (n, 4) float, x1 y1 x2 y2 in pixels of the image, x2 > x1 and y2 > y1; n may be 0
+    labels  (n,) integers from 0 to num_classes - 1
+    masks   (n, H, W) bool; mask transformers need them, detectors of boxes do not read them
+
+Detections are one dictionary for each image as well, best first:
+
+    boxes   (n, 4) as above, inside the image
+    scores  (n,) from 0 to 1
+    labels  (n,)
+    masks   (n, H, W) bool, of models that make masks only
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ommatid.models.backbone import Backbone
+from ommatid.models.model import Model
+
+Targets = list[dict[str, Tensor]]
+Detections = list[dict[str, Tensor]]
+
+
+class DenseModel(Model):
+    """Base of the contracts below.
+
+    Attributes:
+        num_classes: kinds of pixels, or of things; there is no label for "nothing".
+    """
+
+    num_classes: int
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """What makes the maps: weights of a classifier fit into it. None where the network is one whole."""
+        encoder = getattr(self, "encoder", None)
+        return None if encoder is None else encoder.backbone
+
+    def freeze_backbone(self) -> None:
+        """From now on training changes nothing in the backbone: neither its parameters nor its running statistics.
+
+        Raises:
+            ValueError: the network has no backbone of its own.
+        """
+        encoder = getattr(self, "encoder", None)
+        if encoder is None:
+            raise ValueError(f"{type(self).__name__} has no backbone to freeze: it is trained as a whole")
+        encoder.freeze()
+
+
+class Segmenter(DenseModel):
+    """A class for every pixel. The loss is the task's: the answer is plain logits."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> logits (B, num_classes, H, W)."""
+        raise NotImplementedError
+
+
+class Detector(DenseModel):
+    """Boxes of things, with a class and a score each. Its losses are its own."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(B, in_channels, H, W) -> the raw outputs by name, of each level where there are several."""
+        raise NotImplementedError
+
+    def losses(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """The terms of the training loss by name, weighted already: their sum is what training lowers."""
+        raise NotImplementedError
+
+    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
+        """What is seen in each image: at most `most` boxes, of scores from `score_threshold` on, best first."""
+        raise NotImplementedError
+
+
+class MaskTransformer(Detector):
+    """Queries that each stand for one mask with one class: semantic, instance and panoptic answers of one model.
+
+    `forward` gives at least
+
+        class_logits  (B, Q, num_classes + 1), the last for "no object"
+        mask_logits   (B, Q, h, w), at the resolution that the decoder works at; they cover the padded image
+    """
+
+    def semantic(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, num_classes, H, W): how much of each class every pixel is, 0 or more."""
+        raise NotImplementedError
+
+    def panoptic(
+        self, image: Tensor, *, things: tuple[int, ...] | None = None, score_threshold: float = 0.8
+    ) -> list[dict[str, Tensor]]:
+        """Every pixel's segment, as one dictionary for each image.
+
+        segments (H, W): integers from 1, 0 for none; labels (n,) and scores (n,) of segments 1 to n.
+
+        Args:
+            things: the classes whose instances are kept apart, the others' masks are joined; all where None.
+            score_threshold: queries below it make no segment.
+        """
+        raise NotImplementedError
