@@ -17,6 +17,7 @@ from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
 from ommatid.cli.export import export
 from ommatid.cli.models import models
+from ommatid.cli.parts import parts
 from ommatid.cli.predict import predict
 from ommatid.cli.restore import restore
 from ommatid.cli.systems import systems
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (models, systems, doctor, verify, train, evaluate, predict, restore, export, bench, compare):
+for verb in (models, parts, systems, doctor, verify, train, evaluate, predict, restore, export, bench, compare):
     app.command()(verb)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
+
+from ommatid.ops.refusal import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +76,6 @@ def check_fields(config_class: type[PartConfig], values: dict[str, Any]) -> None
             )
 
 
-def suggest(name: str, known: typing.Iterable[str]) -> str:
-    """`" (did you mean 'a' or 'b'?)"` for close matches, otherwise an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-
-
 def require(condition: bool, field: str, value: Any, allowed: str) -> None:
     """Raises the ValueError that names the field, its value and what is allowed, unless `condition` holds."""
     if not condition:
@@ -123,6 +119,8 @@ def coerce(field: str, value: Any, kind: Any) -> Any:
     if origin is Literal:
         require(value in arguments, field, value, " or ".join(map(repr, arguments)))
         return value
+    if origin is Sequence:
+        origin, arguments = tuple, (*arguments, Ellipsis)
     if origin is tuple:
         return _coerce_tuple(field, value, arguments)
     if origin is dict:

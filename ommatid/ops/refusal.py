@@ -1,8 +1,17 @@
-"""How parts refuse a map that they cannot take."""
+"""How parts refuse what they cannot take."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from torch import Tensor
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'a' or 'b'?)"` for close matches, otherwise an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def require_map(fits: bool, features: Tensor, allowed: str) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from ommatid.catalog.systems import all_systems
 from ommatid.catalog.variants import counted_parameters
@@ -17,6 +14,7 @@ from ommatid.models import create_model, families, list_models
 from ommatid.models.config import suggest
 from ommatid.models.registry import find, is_classifier
 from ommatid.models.sizes import pair
+from ommatid.nn.shapes import LayersWithoutValues
 from ommatid.runs.files import check_writable, write_json
 
 COUNTED = 24
@@ -83,18 +81,3 @@ def skeleton(name: str) -> nn.Module:
     """The model in evaluation mode: shapes on the meta device, no values, no memory."""
     with LayersWithoutValues():
         return create_model(name).eval().to("meta")
-
-
-class LayersWithoutValues(TorchFunctionMode):
-    """Gives the weights of layers a shape only, and skips drawing them.
-
-    `torch.device("meta")` would do the same to every tensor, but makes PyTorch load its symbolic algebra, for seconds.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.empty:
-            return func(*args, **kwargs | {"device": "meta"})
-        if func.__name__ in ("normal_", "uniform_"):
-            return next(iter((*args, *kwargs.values())))
-        return func(*args, **kwargs)
