@@ -28,8 +28,14 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         function: treats every entry of the first axis by itself.
         x: (N, ..., C), where N and the axes between count tokens.
     """
+    count = slice_count(x)
+    return function(x) if count == 1 else torch.cat([function(part) for part in x.chunk(count)])
+
+
+def slice_count(x: Tensor) -> int:
+    """The number of slices of (N, ..., C) that is fastest; 1 for all at once."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return function(x)
+        return 1
     tokens = max(TOKENS_PER_THREAD, NUMBERS_PER_THREAD // x.shape[-1]) * torch.get_num_threads()
     count = x.shape[:-1].numel() // tokens
-    return function(x) if count < FEWEST else torch.cat([function(part) for part in x.chunk(count)])
+    return 1 if count < FEWEST else count
