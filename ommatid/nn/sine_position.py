@@ -1,0 +1,32 @@
+"""Positions as waves: what a cell's row and column look like at many wavelengths."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sine_position(rows: int, columns: int, dim: int, device: torch.device | None = None) -> Tensor:
+    """(rows, columns, dim): half of the channels for the row, half for the column, sines and cosines in turn.
+
+    Sides are scaled to 2 pi, wavelengths grow up to 10000 times that. From DETR (arXiv 2005.12872); float32.
+
+    Raises:
+        ValueError: dim is odd.
+    """
+    if dim % 2:
+        raise ValueError(f"dim = {dim} is not possible: allowed is an even number of channels")
+    y, x = (
+        waves((torch.arange(1, side + 1, device=device) / (side + 1e-6)) * 2 * math.pi, dim // 2)
+        for side in (rows, columns)
+    )
+    return torch.cat([y[:, None].expand(-1, columns, -1), x.expand(rows, -1, -1)], dim=-1)
+
+
+def waves(position: Tensor, dim: int) -> Tensor:
+    """(...) -> (..., dim): sin(p / t) in even channels and cos(p / t) in odd ones, t = 10000^(2 floor(j / 2) / dim)."""
+    channel = torch.arange(dim, device=position.device)
+    phase = position[..., None] / 10000 ** (2 * (channel // 2) / dim)
+    return torch.where(channel % 2 == 0, phase.sin(), phase.cos())
