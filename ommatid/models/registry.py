@@ -37,7 +37,7 @@ ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
 class Family:
     """A registered architecture: its id in the catalogue, its config class and its model class.
 
-    A config whose field `part` or `function` is a key of `parts` stands for that class instead.
+    A config whose field `function` or `part` is a key of `parts` stands for that class instead.
     """
 
     id: str
@@ -50,8 +50,8 @@ class Family:
         return self.class_of(config)(config)
 
     def class_of(self, config: PartConfig) -> type[nn.Module]:
-        """What the config stands for: the model, or the part that its field `part` or `function` names."""
-        named = getattr(config, "part", None) or getattr(config, "function", None)
+        """What the config stands for: the model, or the part that its field `function` or else `part` names."""
+        named = getattr(config, "function", None) or getattr(config, "part", None)
         return self.parts.get(named or "", self.model)
 
     @property
