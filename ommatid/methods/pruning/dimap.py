@@ -65,7 +65,8 @@ def dimap_masks(
         if module is not None:
             modules.setdefault("all" if single_module else module, []).append(name)
     importances = {name: energy_share(weights[name]) for names in modules.values() for name in names}
-    thresholds, masks = {}, {}
+    thresholds: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for module, names in modules.items():
         require(module in ratios, "ratios", dict(ratios), f"a ratio for {module}")
         thresholds[module], kept = module_masks([importances[name] for name in names], ratios[module])

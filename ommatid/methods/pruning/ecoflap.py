@@ -51,7 +51,7 @@ class Scores(Procedure):
         self.blocks = nn.ModuleList(MLP(config.dim, hidden) for hidden in config.hidden)
         self.head = nn.Linear(config.dim, config.num_classes)
 
-    def forward(self, x: Tensor, labels: Tensor, **noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, labels: Tensor, **noise: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         # The difference of two close losses needs it.
         model = _Float64(self)
         weights = {
@@ -109,8 +109,9 @@ class Allocation(Procedure):
 
     config: EcoflapConfig
 
-    def forward(self, scores: Tensor) -> dict[str, Tensor]:
-        config, answers = self.config, {}
+    def forward(self, scores: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        config = self.config
+        answers: dict[str, Tensor] = {}
         for row, values in enumerate(((scores + 1) / 2) ** config.power):
             parameters = torch.tensor(config.num_parameters)
             sparsity, kept, wanted = allocate_sparsity(values, parameters, config.sparsity, config.max_sparsity)
@@ -128,7 +129,7 @@ class Local(Procedure):
         super().__init__(config)
         self.weight = nn.Parameter(torch.zeros(1, 1))
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         statistics = InputStatistics(x.shape[-1])
         for batch in x:
             statistics.update(batch)

@@ -46,7 +46,7 @@ class Schedule(Procedure):
 
     config: NViTConfig
 
-    def forward(self, latency: Tensor, **roots: Tensor) -> dict[str, Tensor]:
+    def forward(self, latency: Tensor, **roots: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         config = self.config
         schedule = NViTSchedule(
             LatencyTable(config.axes, self._times(latency)),
@@ -78,5 +78,5 @@ class Redistribution(Procedure):
 
     config: NViTConfig
 
-    def forward(self) -> dict[str, Tensor]:
+    def forward(self) -> dict[str, Tensor]:  # type: ignore[override]
         return {"table": torch.stack([redistributed(dim) for dim in self.config.dims])}

@@ -67,7 +67,7 @@ class SparseTraining(Procedure):
         super().__init__(config)
         self.weight = nn.Parameter(torch.zeros(1, config.pattern[1]))
 
-    def forward(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         sparse, config = NMWeight(self._schedule(), dim=self.config.sparse_dim), self.config
         answers: list[tuple[Tensor, ...]] = []
         for epoch, step in zip(config.epochs, config.steps, strict=True):
@@ -98,7 +98,7 @@ class Masks(Procedure):
 
     config: ProgressiveNMConfig
 
-    def forward(self, weight: Tensor, conv: Tensor) -> dict[str, Tensor]:
+    def forward(self, weight: Tensor, conv: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         masks = {f"unstructured_{rate}": unstructured_mask(weight, rate) for rate in self.config.rates}
         for n, m in self.config.patterns:
             masks |= {f"linear_{n}_{m}_dim{dim}": nm_mask(weight, n, m, dim=dim) for dim in (0, 1)}
@@ -112,7 +112,7 @@ class Schedules(Procedure):
 
     config: ProgressiveNMConfig
 
-    def forward(self) -> dict[str, Tensor]:
+    def forward(self) -> dict[str, Tensor]:  # type: ignore[override]
         config = self.config
         kinds: tuple[StructureDecay, ...] = ("sparsify", "densify", "fine")
         stages = {

@@ -135,7 +135,7 @@ class SparseThenPrune(Procedure):
         super().__init__(config)
         self.network = SparseViT(config)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         logits, penalty = self.network(image)
         labels = torch.arange(len(image), device=image.device) % self.config.num_classes
         pruned = copy.deepcopy(self.network)
@@ -156,7 +156,7 @@ class SparseThenPrune(Procedure):
 class Regulariser(Procedure):
     """logits (..., N), before their softmax -> loss (1)."""
 
-    def forward(self, logits: Tensor) -> dict[str, Tensor]:
+    def forward(self, logits: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         return {"loss": attention_penalty(logits.softmax(-1))[None]}
 
 

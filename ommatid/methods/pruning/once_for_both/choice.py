@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ommatid.methods.pruning.once_for_both.gather import replace_
 
 
 class Choice(nn.Module):
@@ -79,7 +82,7 @@ class Choice(nn.Module):
         return True
 
     @torch.no_grad()
-    def cut(self, importance_weight: float) -> tuple[Tensor, Tensor] | None:
+    def cut(self, importance_weight: float, optimizer: Optimizer | None = None) -> tuple[Tensor, Tensor] | None:
         """Drops units that no open option keeps, and with one option left finishes.
 
         Returns:
@@ -94,16 +97,15 @@ class Choice(nn.Module):
         rows, columns = self.order()
         rows = rows[: self.rows[row]]
         columns = columns[rows, : self.columns[column]]
-        kept = self.score[rows[:, None], columns]
+        profile = self.profile()[: len(rows), : columns.shape[1]]
+        replace_(self, "score", lambda score: score[rows[:, None], columns], optimizer)
         if self.options == 1:
-            profile = self.profile()[: len(rows), : columns.shape[1]]
-            kept = importance_weight * kept.sigmoid() + (1 - importance_weight) * profile
+            self.score.copy_(importance_weight * self.score.sigmoid() + (1 - importance_weight) * profile)
             self.finished = True
         else:
-            self.alpha = nn.Parameter(self.alpha[: row + 1, : column + 1].clone())
+            replace_(self, "alpha", lambda alpha: alpha[: row + 1, : column + 1], optimizer)
             self.open = self.open[: row + 1, : column + 1].clone()
             self.rows, self.columns = self.rows[: row + 1], self.columns[: column + 1]
-        self.score = nn.Parameter(kept.clone())
         return rows, columns
 
     def one_hot_loss(self, norm_weight: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,23 +12,37 @@ from torch.optim import Optimizer
 
 @torch.no_grad()
 def gather_(owner: nn.Module, name: str, units: Tensor, dim: int = 0, optimizer: Optimizer | None = None) -> None:
-    """Replaces the parameter `name` of `owner` by its `units` along `dim`; moments of the optimiser follow."""
+    """Replaces the parameter `name` of `owner`, if it has one, by its `units` along `dim`."""
+    if getattr(owner, name) is not None:
+        replace_(owner, name, lambda value: value.index_select(dim, units), optimizer)
+
+
+@torch.no_grad()
+def replace_(
+    owner: nn.Module, name: str, pick: Callable[[Tensor], Tensor], optimizer: Optimizer | None = None
+) -> nn.Parameter:
+    """Replaces the parameter `name` of `owner` by what `pick` leaves of it; moments of the optimiser follow."""
     old = getattr(owner, name)
-    if old is None:
-        return
-    new = nn.Parameter(old.index_select(dim, units), requires_grad=old.requires_grad)
+    new = nn.Parameter(pick(old).clone(), requires_grad=old.requires_grad)
     setattr(owner, name, new)
+    tell_sizes(owner)
     if optimizer is not None:
-        replace_parameter(optimizer, old, new, units, dim)
+        for group in optimizer.param_groups:
+            group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
+        remembered: dict[str, Any] = optimizer.state.pop(old, {})
+        if remembered:
+            optimizer.state[new] = {
+                key: pick(value).clone() if isinstance(value, Tensor) and value.shape == old.shape else value
+                for key, value in remembered.items()
+            }
+    return new
 
 
-def replace_parameter(optimizer: Optimizer, old: Tensor, new: Tensor, units: Tensor, dim: int) -> None:
-    """Lets the optimiser go on with `new`, which is `units` of `old` along `dim`."""
-    for group in optimizer.param_groups:
-        group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
-    remembered: dict[str, Any] = optimizer.state.pop(old, {})
-    if remembered:
-        optimizer.state[new] = {
-            key: value.index_select(dim, units) if isinstance(value, Tensor) and value.shape == old.shape else value
-            for key, value in remembered.items()
-        }
+def tell_sizes(layer: nn.Module) -> None:
+    """Makes the attributes that say a layer's sizes say those of its weight."""
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif isinstance(layer, nn.Conv2d):
+        layer.out_channels, layer.in_channels = len(layer.weight), layer.weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = tuple(layer.weight.shape)

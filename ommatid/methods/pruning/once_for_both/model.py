@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ class SearchViT(nn.Module):
         self.cls_token, self.mask_token = (nn.Parameter(0.02 * torch.randn(1, 1, dim)) for _ in range(2))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + grid**2, dim))
         self.alpha_patch = nn.Parameter(torch.rand(1, 1))
-        self.blocks = nn.ModuleList(SearchBlock(dim, heads, hidden, search) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(SearchBlock(dim, heads, hidden, search) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, num_classes)
         self.decoder = nn.Sequential(nn.Conv2d(dim, 3 * patch_size**2, 1), nn.PixelShuffle(patch_size))
@@ -147,7 +148,7 @@ class SearchViT(nn.Module):
             block.mlp.compress(threshold, optimizer)
         embedding = self.patch_embed
         if embedding.choice.close(threshold):
-            kept = embedding.choice.cut(embedding.importance_weight)
+            kept = embedding.choice.cut(embedding.importance_weight, optimizer)
             if kept is not None:
                 embedding.keep(*kept, optimizer=optimizer)
                 self._keep_channels(kept[1].flatten(), optimizer)
@@ -160,7 +161,6 @@ class SearchViT(nn.Module):
         for norm in norms:
             gather_(norm, "weight", units, 0, optimizer)
             gather_(norm, "bias", units, 0, optimizer)
-            norm.normalized_shape = (len(units),)
         for block in self.blocks:
             for layer in (block.attn.qkv, block.mlp.fc1):
                 gather_(layer, "weight", units, 1, optimizer)

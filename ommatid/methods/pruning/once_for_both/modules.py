@@ -35,7 +35,7 @@ class Searchable(nn.Module):
     def compress(self, threshold: float, optimizer: Optimizer | None = None) -> None:
         """One closing step: improbable options are closed, and units that none keeps are cut off."""
         if self.choice.close(threshold):
-            kept = self.choice.cut(self.importance_weight)
+            kept = self.choice.cut(self.importance_weight, optimizer)
             if kept is not None:
                 self.keep(*kept, optimizer=optimizer)
 
@@ -113,7 +113,6 @@ class SearchAttention(Searchable):
             gather_(self.qkv, name, every, 0, optimizer)
         gather_(self.proj, "weight", units, 1, optimizer)
         self.heads = len(rows)
-        self.qkv.out_features, self.proj.in_features = len(every), len(units)
 
     @torch.no_grad()
     def fuse(self) -> SearchAttention:

@@ -71,7 +71,7 @@ class SearchModel(Procedure):
         )
         self.network.weigh_importance(config.importance_weight)
 
-    def forward(self, image: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, noise: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         network, config = self.network, self.config
         logits, reconstruction = network.with_reconstruction(image, 0.5 + 0.5 * noise, config.mask_ratio)
         losses = {f"loss_{kind}": loss[None] for kind, loss in network.losses().items()}
@@ -99,7 +99,7 @@ class Compress(Procedure):
             self.searched = SearchAttention(config.dim, config.heads, config.part or "joint")
         self.searched.importance_weight = config.importance_weight
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         searched = copy.deepcopy(self.searched)
         with torch.no_grad():
             searched.choice.alpha.mul_(self.config.alpha_scale)
@@ -118,7 +118,7 @@ class Schedule(Procedure):
 
     config: OnceForBothConfig
 
-    def forward(self) -> dict[str, Tensor]:
+    def forward(self) -> dict[str, Tensor]:  # type: ignore[override]
         config = self.config
         importance = warmed(config.epochs, config.warmup_epochs, FIRST_IMPORTANCE, LAST_IMPORTANCE, FIRST_IMPORTANCE)
         keep = warmed(config.epochs, config.warmup_epochs, config.max_ratio, config.min_ratio, config.keep_initial)

@@ -10,7 +10,7 @@ WINDOW = 47
 
 
 def hidden_patches(noise: Tensor, keep_ratio: float) -> Tensor:
-    """(B, N) noise -> (B, N): 0 for the int(N * keep_ratio) patches of the lowest noise, 1 for those that are hidden."""
+    """(B, N) noise -> (B, N): 0 for the int(N * keep_ratio) patches of the lowest noise, 1 for the hidden others."""
     kept = noise.argsort(1)[:, : int(noise.shape[1] * keep_ratio)]
     return torch.ones_like(noise).scatter_(1, kept, 0.0)
 
