@@ -28,6 +28,10 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
 
+    def idle_parameters(self) -> set[str]:
+        """Names of parameters that the answers do not depend on as the model is set just now; mostly none."""
+        return set()
+
     def deploy(self) -> Self:
         """An equivalent, faster copy for inference, in evaluation mode: constants folded, branches merged.
 

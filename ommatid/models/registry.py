@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from ommatid.models.backbone import Backbone
 from ommatid.models.config import Config, PartConfig, suggest
 from ommatid.models.dense import Detector, Segmenter
 from ommatid.models.restorer import Restorer
@@ -133,7 +134,8 @@ def find(name: str) -> tuple[Family, PartConfig]:
 
 def is_classifier(family: Family, config: PartConfig) -> bool:
     """Whether the config stands for a whole model, images in and logits out, rather than a part of one."""
-    return isinstance(config, Config) and family.class_of(config) is family.model
+    chosen = family.class_of(config)
+    return isinstance(config, Config) and (chosen is family.model or issubclass(chosen, Backbone))
 
 
 def is_restorer(family: Family, config: PartConfig) -> bool:
