@@ -18,11 +18,14 @@ def evaluate(
     size: Size = None,
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the report; RUN/evaluation-DATA by default.")] = None,
+    attack: Annotated[
+        str | None, typer.Option(metavar="WORDS", help='Also judge misleading changes: "pgd 8/255 x10", "fgsm 8/255".')
+    ] = None,
 ) -> None:
     """Judge a trained model: accuracy, confusion and calibration, or PSNR and SSIM, and where it fails, as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow
 
-    result = workflow(run, data, batch=batch, size=size, device=device, out=out)
+    result = workflow(run, data, batch=batch, size=size, device=device, out=out, attack=attack)
     Console().print(
         f"{result['summary']}: {result['report']}",
         markup=False,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -32,6 +34,38 @@ class Budget:
         require(0 <= self.epsilon <= 1, "epsilon", self.epsilon, "from 0 to 1, the largest change of a value")
         require(self.step_size >= 0, "step_size", self.step_size, "0 or more")
         require(self.steps >= 1, "steps", self.steps, "1 or more")
+
+
+SPELLING = re.compile(r"(pgd|fgsm)\s+(\S+?)(?:\s+x(\d+))?(?:\s+step\s+(\S+))?")
+
+
+def parse_attack(words: str) -> Budget:
+    """`"pgd 8/255 x10"`, `"pgd 0.03 x20 step 1/255"` or `"fgsm 8/255"` (one step of full length, arXiv 1412.6572).
+
+    Without a number of steps they are 10, and without a step size a quarter of the way, as usual (arXiv 1706.06083).
+
+    Raises:
+        ValueError: words that are none of these, or an impossible number.
+    """
+    match = SPELLING.fullmatch(words.strip().lower())
+    if match is None:
+        raise ValueError(f"attack = {words!r} is not possible: allowed is 'pgd 8/255 x10', 'fgsm 8/255' and their like")
+    kind, epsilon, steps, step_size = match.groups()
+    furthest = _fraction(words, epsilon)
+    if kind == "fgsm":
+        if steps or step_size:
+            raise ValueError(f"attack = {words!r} is not possible: fgsm is one step, allowed is 'fgsm {epsilon}'")
+        return Budget(furthest, furthest, 1)
+    return Budget(furthest, _fraction(words, step_size) if step_size else furthest / 4, int(steps or 10))
+
+
+def _fraction(words: str, text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"attack = {words!r} is not possible: {text!r} is no number, allowed is 8/255 or 0.03 and their like"
+        ) from None
 
 
 class Step(NamedTuple):

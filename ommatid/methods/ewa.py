@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ommatid.models.config import PartConfig, require, require_positive
 from ommatid.models.procedure import Procedure
+from ommatid.models.reference import stack_experts
 from ommatid.models.registry import register, register_part
 from ommatid.nn.feedforward import MLP
 
@@ -247,9 +248,4 @@ class Schedule(Procedure):
 
 def convert_reference(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Stacks the experts, which the reference stores one by one."""
-    leaves = dict.fromkeys(name.split(".", 2)[2] for name in state)
-    count = len({name.split(".")[1] for name in state})
-    return {
-        f"experts.{leaf.replace('.', '_')}": torch.stack([state[f"experts.{index}.{leaf}"] for index in range(count)])
-        for leaf in leaves
-    }
+    return {name[::-1].replace(".", "_", 1)[::-1]: value for name, value in stack_experts(state).items()}

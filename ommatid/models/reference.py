@@ -120,6 +120,19 @@ def join_layers(state: dict[str, Tensor], parts: tuple[str, ...], whole: str) ->
     return joined
 
 
+def stack_experts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state whose experts, numbered as in `experts.3.fc1.weight`, are stacked: `experts.fc1.weight`."""
+    members: dict[str, dict[int, Tensor]] = {}
+    joined = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"((?:.*\.)?experts\.)(\d+)\.(.+)", name)
+        if match:
+            members.setdefault(match[1] + match[3], {})[int(match[2])] = value
+        else:
+            joined[name] = value
+    return joined | {name: torch.stack([found[i] for i in sorted(found)]) for name, found in members.items()}
+
+
 def from_flax(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters of a Flax model, named by their paths, in PyTorch's layout; what is in that already stays.
 

@@ -33,6 +33,7 @@ def evaluate_page(result: Row) -> str:
         Section("Per class", [_per_class(result["per_class"])]),
         Section("Calibration", [_calibration(result["reliability"])]),
         Section("Worst mistakes", [_gallery(result["mistakes"])]),
+        *([Section("Under attack", _attacked(result["attack"]))] if result.get("attack") else []),
         Section("Machine", [facts(result["machine"])]),
         Section("Settings", [facts(result["settings"])]),
     ]
@@ -89,9 +90,36 @@ def _confidences(bins: Sequence[Row]) -> Markup:
     return figure(plot, "Confidence", "How sure the model was, and of how many images.")
 
 
-def _gallery(mistakes: Sequence[Row]) -> Markup:
+def _attacked(attack: Row) -> list[Markup]:
+    """What is left of the accuracy where images are changed to mislead the model."""
+    cards = {
+        f"Accuracy under {attack['words']}": percent(attack["accuracy"]),
+        "Accuracy before": percent(attack["accuracy_before"]),
+        "Largest change of a value": f"{255 * attack['epsilon']:.3g}/255",
+        "Steps": whole(attack["steps"]),
+    }
+    columns = [
+        Column("Class", "name"),
+        Column("Accuracy", "accuracy", percent, best=max),
+        Column("Images", "support", whole),
+    ]
+    note = element(
+        "p",
+        "Images that the model had right, each changed within its reach along the gradient of its own loss, and "
+        "what it takes them for now.",
+        class_="note",
+    )
+    return [
+        facts(cards, class_="cards"),
+        sortable_table(columns, attack["per_class"], "Accuracy of every class under attack"),
+        note,
+        _gallery(attack["examples"], "No image could be turned."),
+    ]
+
+
+def _gallery(mistakes: Sequence[Row], none: str = "No mistakes.") -> Markup:
     if not mistakes:
-        return element("p", "No mistakes.", class_="note")
+        return element("p", none, class_="note")
     return element("div", *(_mistake(mistake) for mistake in mistakes), class_="gallery")
 
 

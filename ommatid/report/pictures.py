@@ -1,5 +1,7 @@
 """Pictures as PNG files, drawn without a browser."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -74,6 +76,14 @@ def labelled_png(image: Image.Image, lines: Sequence[str], path: str | PathLike[
     canvas.paste(picture, ((canvas.width - picture.width) // 2, 0))
     ImageDraw.Draw(canvas).multiline_text((margin, picture.height + margin), text, "black", font, spacing=margin)
     canvas.save(path, format="PNG")
+
+
+def png_uri(image: Image.Image, side: int) -> str:
+    """The image as a data URI, made smaller where it is larger than `side` pixels."""
+    image.thumbnail((side, side))
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _lines(axes: Axes, rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str]) -> None:

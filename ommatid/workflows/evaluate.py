@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ommatid.measuring.measure import usable_device
+from ommatid.methods.attacks import parse_attack
 from ommatid.models.config import require
 from ommatid.models.weights import read_header
 from ommatid.runs.trained import CLASSIFICATION, RESTORATION, find_weights, task_of
@@ -25,6 +26,7 @@ def evaluate(
     size: int | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
+    attack: str | None = None,
 ) -> dict[str, Any]:
     """Judges a trained model on data with known answers and writes report.html, evaluation.json and its pictures.
 
@@ -34,6 +36,8 @@ def evaluate(
         batch, size: images at a time, and their side in pixels, that of the training where not given; a restoration
             network takes whole pictures one by one, whatever these are.
         out: folder for the files; `evaluation-DATA` beside the weights where not given.
+        attack: for a classifier, a small change of each image that misleads it, as in "pgd 8/255 x10": how good it
+            still is then.
 
     Returns:
         What the page shows (see `judge`, and `evaluate_restorer`); `report`, the path of the page; `summary`, a line.
@@ -46,4 +50,8 @@ def evaluate(
     place = usable_device(device)
     task = task_of(read_header(find_weights(run_or_weights)[0]))
     require(task in EVALUATIONS, "task", task, f"{', '.join(EVALUATIONS)}, in the header of {run_or_weights}")
-    return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out)
+    if attack is None:
+        return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out)
+    parse_attack(attack)
+    require(task == CLASSIFICATION, "attack", attack, f"none for a {task}: attacks mislead classifiers")
+    return evaluate_classifier(run_or_weights, data, batch=batch, size=size, device=place, out=out, attack=attack)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import classification as metrics
@@ -17,12 +14,13 @@ from torchmetrics.functional import classification as metrics
 from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
 from ommatid.measuring.machine import describe_machine
 from ommatid.report.evaluate import evaluate_page
-from ommatid.report.pictures import confusion_png
+from ommatid.report.pictures import confusion_png, png_uri
 from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import evaluation_folder, own_run
 from ommatid.runs.files import replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
 from ommatid.runs.trained import Trained, open_trained
+from ommatid.workflows.under_attack import under_attack
 
 BINS = 15
 MISTAKES = 24
@@ -37,6 +35,7 @@ def evaluate_classifier(
     size: int | None,
     device: torch.device,
     out: str | Path | None,
+    attack: str | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`; the numbers are those of `judge`, the mistakes those that the model was surest of."""
     trained = open_trained(run_or_weights)
@@ -50,10 +49,12 @@ def evaluate_classifier(
         "machine": describe_machine(),
         "settings": {"weights": str(trained.path), "batch": batch, "size": size, "device": str(device)},
         "mistakes": _mistakes(likelihoods, labels, samples),
+        "attack": attack and under_attack(trained, samples, attack, batch=batch, size=size, device=device),
     }
     summary = (
         f"accuracy {result['accuracy']:.2%}, top 5 {result['top5']:.2%}, "
         f"calibration error {result['calibration_error']:.2%} on {result['samples']} images"
+        + (f", accuracy {result['attack']['accuracy']:.2%} under {attack}" if attack else "")
     )
     return result | {"report": str(_write(result, evaluation_folder(trained.path, source, out))), "summary": summary}
 
@@ -89,7 +90,7 @@ def _mistakes(likelihoods: Tensor, labels: Tensor, samples: Samples) -> list[dic
     worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
     return [
         {
-            "image": _data_uri(samples[index][0]),
+            "image": png_uri(samples[index][0], THUMBNAIL),
             "path": samples.paths[index],
             "truth": samples.classes[int(labels[index])],
             "prediction": samples.classes[int(predicted[index])],
@@ -97,13 +98,6 @@ def _mistakes(likelihoods: Tensor, labels: Tensor, samples: Samples) -> list[dic
         }
         for index in worst.tolist()
     ]
-
-
-def _data_uri(image: Image.Image) -> str:
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _write(result: dict[str, Any], folder: Path) -> Path:

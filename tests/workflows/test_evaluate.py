@@ -152,3 +152,31 @@ def test_what_cannot_be_opened(data: Path, tmp_path: Path) -> None:
         evaluate(weights, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="empty"):
         evaluate(weights, tmp_path / "empty")
+
+
+def test_an_attack_takes_accuracy_and_stays_within_its_reach(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", photographs(tmp_path / "photographs"))
+    result = evaluate(run.path, attack="pgd 8/255 x3")
+    attack = result["attack"]
+    assert (attack["steps"], attack["step_size"]) == (3, pytest.approx(2 / 255))
+    assert attack["accuracy_before"] == result["accuracy"]
+    assert attack["accuracy"] < result["accuracy"]
+    assert len(attack["examples"]) == round((result["accuracy"] - attack["accuracy"]) * result["samples"])
+    assert "under pgd 8/255 x3" in result["summary"]
+    assert "Under attack" in Path(result["report"]).read_text()
+    assert evaluate(run.path, attack="pgd 0 x1")["attack"]["accuracy"] == result["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pdg 8/255", "allowed is 'pgd 8/255 x10'"),
+        ("pgd 8/0", "'8/0' is no number"),
+        ("pgd 8", "epsilon = 8.0 is not possible: allowed is from 0 to 1"),
+        ("fgsm 8/255 x3", "fgsm is one step"),
+    ],
+)
+def test_attacks_that_cannot_be_are_refused(tmp_path: Path, words: str, message: str) -> None:
+    weights = save_weights(tmp_path / "weights.safetensors", CLASSES)
+    with pytest.raises(ValueError, match=message):
+        evaluate(weights, "digits", attack=words)

@@ -1,0 +1,1 @@
+"""Networks that make pictures: one file per published family."""
