@@ -45,9 +45,15 @@ class MixtureConv2d(Conv2d):
         if pathway is None:
             return super().forward(features)
         image = features.permute(0, 3, 1, 2)
-        # Groups are as large as the largest one, which a traced program cannot know.
-        convolve = self._all if torch.compiler.is_compiling() else self._grouped
-        return (convolve(image, pathway.chosen) * pathway.gate.view(-1, 1, 1, 1)).permute(0, 2, 3, 1)
+        return (self._chosen(image, pathway.chosen) * pathway.gate.view(-1, 1, 1, 1)).permute(0, 2, 3, 1)
+
+    def _chosen(self, image: Tensor, chosen: Tensor) -> Tensor:
+        if len(image) == 1:
+            weight = self.weight.unflatten(0, (self.experts, -1)).index_select(0, chosen)[0]
+            return self._conv_forward(image, weight, None)
+        # Groups are as large as the largest one, which a program that is only traced cannot know.
+        traced = torch.compiler.is_compiling() or image.is_meta
+        return self._all(image, chosen) if traced else self._grouped(image, chosen)
 
     def _all(self, image: Tensor, chosen: Tensor) -> Tensor:
         every = self._conv_forward(image, self.weight, None).unflatten(1, (self.experts, -1))

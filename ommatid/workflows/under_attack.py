@@ -73,15 +73,15 @@ def _attack(
 ) -> Attacked:
     model, facts = trained.model.to(device), trained.facts
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (facts.mean, facts.std))
-    parts, misled, seen = [], [], 0
+    parts: list[tuple[Tensor, ...]] = []
+    misled: list[tuple[int, Tensor]] = []
+    seen = 0
     with torch.random.fork_rng(), fixed_weights(model):
         torch.manual_seed(0)
         for images, labels in make_loader(samples, eval_transform(size), batch=batch, shuffle=False, seed=0):
             images, truth = images.to(device), labels.to(device)
             pixels = (images * std + mean).clamp(0, 1)
-            attacked = pgd(
-                lambda image, truth=truth: F.cross_entropy(model((image - mean) / std), truth), pixels, budget
-            )
+            attacked = pgd(lambda image: F.cross_entropy(model((image - mean) / std), truth), pixels, budget)  # noqa: B023
             before = probabilities(model, images, device).argmax(1)
             confidence, after = probabilities(model, (attacked - mean) / std, device).max(1)
             fooled = (before.eq(labels) & after.ne(labels)).nonzero().flatten().tolist()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,13 +131,12 @@ class DiTMoE(Model):
     def _init_weights(self) -> None:
         """Blocks start as the identity, and the answer at 0."""
         self.apply(init_xavier_)
-        for layer in (self.label, self.time[0], self.time[2]):
-            nn.init.normal_(layer.weight, std=0.02)
         nn.init.xavier_uniform_(self.patches.proj.weight.flatten(1))
-        nn.init.zeros_(self.patches.proj.bias)
         for name, parameter in self.named_parameters():
-            if "modulation." in name or name.startswith("head."):
+            if re.search(r"modulation\.|^head\.|^patches\.proj\.bias", name):
                 nn.init.zeros_(parameter)
+            elif re.search(r"^label\.|^time\..*weight", name):
+                nn.init.normal_(parameter, std=0.02)
 
 
 class DiTBlock(nn.Module):

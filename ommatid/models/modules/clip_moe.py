@@ -7,6 +7,8 @@ methods/multiplet_upcycling.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -250,22 +252,31 @@ def reference_outputs(model: nn.Module, **inputs: Tensor) -> dict[str, Tensor]:
 
 def routed_outputs(model: nn.Module, **inputs: Tensor) -> dict[str, Tensor]:
     """features, tokens of a vision encoder, balance_loss (1,), and router_logits by layer, (..., E, N B)."""
-    logits: list[Tensor] = []
-    hooks = [
-        module.router.logits.register_forward_hook(lambda _module, _inputs, found: logits.append(found))
-        for module in model.modules()
-        if isinstance(module, MoE)
-    ]
-    with recorded_routings(model) as routings:
-        tokens = model.tokens(**inputs) if isinstance(model, CLIPVision) else None
-        features = model(**inputs) if tokens is None else model.last_norm(tokens[:, 0]) @ model.proj
-    for hook in hooks:
-        hook.remove()
+    with recorded_logits(model) as logits, recorded_routings(model) as routings:
+        outputs = {"features": model(**inputs)}
+    if isinstance(model, CLIPVision):
+        outputs["tokens"] = model.tokens(**inputs)
+    if not routings:
+        return outputs
     batch = len(next(iter(inputs.values())))
     by_layer = torch.stack([found.unflatten(0, (batch, -1)).permute(2, 1, 0).flatten(1) for found in logits])
-    outputs = {"features": features, "balance_loss": stacked_balance(routings).view(1)}
     outputs["router_logits"] = by_layer[0] if isinstance(model, CLIPBlock) else by_layer
-    return outputs if tokens is None else outputs | {"tokens": tokens}
+    return outputs | {"balance_loss": stacked_balance(routings).view(1)}
+
+
+@contextmanager
+def recorded_logits(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what every router of the model thinks of its tokens, (S, E), while the block runs."""
+    logits: list[Tensor] = []
+    routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
+    hooks = [
+        router.logits.register_forward_hook(lambda _part, _inputs, found: logits.append(found)) for router in routers
+    ]
+    try:
+        yield logits
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def ended_texts(ids: Tensor, end: int) -> Tensor:
