@@ -37,7 +37,7 @@ def test_influence_is_the_change_that_removing_a_little_of_a_key_makes() -> None
 
 def plans(budget: float, influence: torch.Tensor, limit: int = 2):
     spans = candidate_rules(
-        [-8, 0, 8, 16], [0.0, 0.5, 1.0], max_profile_length=16, max_token_length=32, min_token_length=8
+        [-4, 0, 4, 8], [0.0, 0.5, 1.0], max_profile_length=16, max_token_length=32, min_token_length=8
     )
     losses = [spans.loss(influence, 4).double().numpy()]
     costs = spans.cost(16, 4).double().numpy()[None]
@@ -47,7 +47,7 @@ def plans(budget: float, influence: torch.Tensor, limit: int = 2):
 def test_a_larger_budget_never_loses_more_and_the_whole_loses_nothing() -> None:
     torch.manual_seed(0)
     influence = torch.rand(4, 4, 4)
-    found = [plans(budget, influence).single_value.item() for budget in (0.6, 0.8, 1.0)]
+    found = [plans(budget, influence).single_value.item() for budget in (0.7, 0.85, 1.0)]
     assert found[0] > found[1] > found[2] == 0
 
 
