@@ -16,6 +16,7 @@ from ommatid.cli.options import (
     Epochs,
     LearningRate,
     Precision,
+    Ray,
     Recipe,
     Settings,
     Size,
@@ -28,7 +29,9 @@ from ommatid.cli.options import (
 
 def compare(
     data: Data,
-    models: Annotated[str, typer.Option(help="Names with commas; NAME[FIELD=VALUE,...] changes a model's config.")],
+    models: Annotated[
+        str, typer.Option(help="Names and YAML files, with commas; NAME[FIELD=VALUE,...] changes fields.")
+    ],
     task: Task = None,
     degrade: Degrade = None,
     recipe: Recipe = None,
@@ -42,6 +45,7 @@ def compare(
     set: Settings = None,
     device: Annotated[str, typer.Option(help="What to measure speed on: cpu, cuda, or cuda:INDEX.")] = "cpu",
     threads: Threads = None,
+    ray: Ray = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; found again by the same command.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
@@ -65,6 +69,7 @@ def compare(
         set=parse_settings(set),
         device=device,
         threads=threads,
+        ray=ray,
         out=out,
         progress=not quiet,
     )

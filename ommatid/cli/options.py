@@ -35,6 +35,12 @@ Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
 Devices = Annotated[int | None, typer.Option(help="How many accelerators, or processes on CPU.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or cuda:INDEX.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; as PyTorch chooses where not given.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Spread the trainings over this Ray cluster; local: over this machine's cores."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A field of the model's config, value as YAML; repeatable."),

@@ -1,6 +1,7 @@
 """Numbers as people read them: three significant digits, a unit, a dash for what was not measured."""
 
 import math
+from pathlib import PurePath
 from typing import Any
 
 MISSING = "–"
@@ -20,7 +21,8 @@ def plain(value: Any) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name cut to what fits in a figure."""
+    """The name cut to what fits in a figure; a file's without its folder and suffix."""
+    name = PurePath(name).stem if name.endswith((".yaml", ".yml", ".json")) else name
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 

@@ -56,8 +56,13 @@ def continued(folder: Path, results: Row) -> Row:
     if (folder / "runs").is_dir():
         _check_alike(folder, earlier, results)
     found = {(row["model"], row["seed"]): row for row in earlier["runs"] if row["status"] != "failed"}
-    named = [found.pop((row["model"], row["seed"]), row) for row in results["runs"]]
+    named = [_known(row, found.pop((row["model"], row["seed"]), row)) for row in results["runs"]]
     return results | {"runs": [row for row in found.values() if row["status"] == "done"] + named}
+
+
+def _known(row: Row, earlier: Row) -> Row:
+    """The earlier row, unless it was of other contents of a file of the same name."""
+    return earlier if earlier["run"] == row["run"] or not row["run"] else row
 
 
 def _check_alike(folder: Path, earlier: Row, results: Row) -> None:

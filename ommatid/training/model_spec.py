@@ -1,4 +1,4 @@
-"""How a model is said in one word: `swin_tiny`, or `swin[dims=[8,16],depths=[1,1]]` with fields of its config."""
+"""How a model is said in one word: `swin_tiny`, `swin[dims=[8,16],depths=[1,1]]`, or a YAML file that holds as much."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ommatid.models.registry import find
+from ommatid.runs.run import read_yaml
+
+COMPOSED = "pyramid"
+"""The model of a file that names none: whoever writes one composes."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A registered name and what is changed in its config; `text` is how it was written."""
+    """A registered name and what is changed in its config; `text` is how it was written. `file`: where it was read."""
 
     text: str
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    file: str | None = None
 
     @property
     def folder(self) -> str:
         """A name for files, different for different settings."""
         if not self.settings:
             return self.name
-        return f"{self.name}-{hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:6]}"
+        stem = Path(self.file).stem if self.file else self.name
+        return f"{stem}-{hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:6]}"
 
     def config(self, common: Mapping[str, Any]) -> dict[str, Any]:
         """Its own settings, and those of `common` that its family has a field for. Raises ValueError: unknown name."""
@@ -36,7 +43,9 @@ class ModelSpec:
 
 
 def parse_model(text: str) -> ModelSpec:
-    """Raises ValueError where the text is neither NAME nor NAME[FIELD=VALUE,...]."""
+    """Raises ValueError where the text is neither NAME, nor NAME[FIELD=VALUE,...], nor a readable file."""
+    if text.strip().endswith((".yaml", ".yml", ".json")):
+        return _from_file(text.strip())
     match = re.fullmatch(r"\s*([^\[\]\s]+)\s*(?:\[(.*)\])?\s*", text)
     try:
         settings = yaml.safe_load("{" + (match[2] or "").replace("=", ": ") + "}") if match else None
@@ -45,6 +54,18 @@ def parse_model(text: str) -> ModelSpec:
     if match is None or settings is None:
         raise ValueError(f"{text!r} is not a model: write NAME, or NAME[FIELD=VALUE,...] as in swin[depths=[1,1,1,1]]")
     return ModelSpec(text.strip(), match[1], settings)
+
+
+def _from_file(path: str) -> ModelSpec:
+    """Of a file with fields of a config, and `model: NAME` where it is no pyramid; or of a run's config.yaml."""
+    values = read_yaml(Path(path).expanduser())  # JSON is YAML
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no model: expected lines such as 'mixer: window'")
+    name = values.pop("model", COMPOSED)
+    settings = (values["set"] or {}) if "set" in values else values
+    if not isinstance(name, str) or not isinstance(settings, dict):
+        raise ValueError(f"{path} is no model: expected a name as its model, and fields of that model's config")
+    return ModelSpec(path, name, {str(key): value for key, value in settings.items()}, path)
 
 
 def split_models(text: str) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ommatid.training.model_spec import ModelSpec, parse_model
 from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import Recipe, load_recipe
 from ommatid.training.tasks import Task, TaskData, find_task
+from ommatid.workflows.spread import reason, spread
 from ommatid.workflows.train import train
 
 MEASURES = ("latency_ms", "latency_spread_ms", "throughput", "memory_mb", "parameters", "macs")
@@ -95,6 +96,7 @@ def compare(
     set: Mapping[str, Any] | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    ray: str | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
@@ -104,11 +106,14 @@ def compare(
     added to a comparison later; what they are trained with cannot change. A model that fails is reported on the page.
 
     Args:
-        models: registered names; `NAME[FIELD=VALUE,...]` changes fields of that model's config.
+        models: registered names; `NAME[FIELD=VALUE,...]` changes fields of that model's config. A YAML file of such
+            fields is a composition of parts (`pyramid`), or of the `model` that it names.
         seeds: how many trainings of each model, or their seeds.
         task, degrade, recipe, epochs, size, batch, lr, precision, devices: as for `train`.
         set: fields of the models' configs, for every model that has such a field.
         device, threads: what latency, throughput and memory are measured on; PyTorch's number of threads where None.
+        ray: the address of a Ray cluster that trains the models side by side ("local": this machine's cores), in the
+            same folder; all are measured here, one after the other, when they are trained.
         out: the folder; one in runs/ named after all the above where None.
 
     Returns:
@@ -139,7 +144,10 @@ def compare(
         "runs": _rows(kind, specs, unusable, seeds),
     }
     with alone_in(folder) if is_first_process() else nullcontext():
-        _work_off(folder, continued(folder, fresh), specs, plan, progress)
+        results = continued(folder, fresh)
+        if ray is not None:
+            _train_side_by_side(folder, results, specs, plan, ray, progress)
+        _work_off(folder, results, specs, plan, progress)
     return folder / "report.html"
 
 
@@ -188,7 +196,7 @@ def _rows(task: Task, specs: Mapping[str, ModelSpec], unusable: Mapping[str, str
 
 def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: Plan, progress: bool) -> None:
     """Trains and measures what is pending, and writes down each step. Raises ValueError if nothing is left."""
-    console = Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
+    console = _console(progress)
     rows, metric = results["runs"], plan.task.yardstick.judge
     save(folder, results)
     for number, row in enumerate(rows, start=1):
@@ -201,12 +209,51 @@ def _work_off(folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: 
                 row |= _measured(folder / row["run"], row, rows, plan) | {"status": "done"}
                 console.print(f"{_name(row)}: {metric.show(row[metric.key])} at {speed(row, plan.task.yardstick)}")
             except Exception as error:  # a model that fails must not cost the others their turn
-                row |= {"status": "failed", "error": _reason(error)}
+                row |= {"status": "failed", "error": reason(error)}
             save(folder, results)
         if row["status"] == "failed":
             console.print(f"{_name(row)} failed: {row['error']}")
     if all(row["status"] == "failed" for row in rows):
         raise ValueError(f"every model failed, as {folder / 'report.html'} shows; the first: {rows[0]['error']}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One row's training, as another process does it."""
+
+    place: int
+    path: Path
+    spec: ModelSpec
+    seed: int
+    plan: Plan
+
+    def run(self) -> Row:
+        return _trained(self.path, self.spec, self.seed, self.plan, progress=False)
+
+
+def _train_side_by_side(
+    folder: Path, results: Row, specs: Mapping[str, ModelSpec], plan: Plan, ray: str, progress: bool
+) -> None:
+    """Trains what is pending on a cluster, and writes down each training that is done, or that failed."""
+    console = _console(progress)
+    rows, metric = results["runs"], plan.task.yardstick.judge
+    away = replace(plan, data=data_place(plan.data, plan.task.embedded))
+    jobs = [
+        Training(place, (folder / row["run"]).resolve(), specs[row["model"]], row["seed"], away)
+        for place, row in enumerate(rows)
+        if row["status"] == "pending" and row[metric.key] is None
+    ]
+    save(folder, results)
+    for job, found, failure in spread(Training.run, jobs, ray):
+        row = rows[job.place]
+        row |= found if found is not None else {"status": "failed", "error": failure}
+        told = f"trained, {metric.show(row[metric.key])}" if found is not None else f"failed: {failure}"
+        console.print(f"{_name(row)} {told}")
+        save(folder, results)
+
+
+def _console(progress: bool) -> Console:
+    return Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
 
 
 def _trained(path: Path, spec: ModelSpec, seed: int, plan: Plan, progress: bool) -> Row:
@@ -250,11 +297,6 @@ def _time_left(rows: Sequence[Row], metric: str) -> str:
     known = [row["train_seconds"] for row in rows if row["train_seconds"] is not None]
     pending = sum(row[metric] is None and row["status"] == "pending" for row in rows)
     return f", about {duration(statistics.fmean(known) * pending)} left" if known and pending else ""
-
-
-def _reason(error: Exception) -> str:
-    """One line; the kind of error is said where the message was not written for people."""
-    return " ".join((str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}").split())
 
 
 def _name(row: Row) -> str:

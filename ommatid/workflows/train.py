@@ -26,6 +26,7 @@ from ommatid.runs.run import Run, read_yaml
 from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import fresh_model, model_from_weights, weights_header
+from ommatid.training.model_spec import parse_model
 from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import load_recipe
 from ommatid.training.settings import Settings
@@ -115,7 +116,8 @@ def train(
         task: classification (where not given) or restoration.
         degrade: for restoration, what is done to the pictures and learned to be undone, as in "bicubic x2 + noise 10";
             None for pairs.
-        model: a registered name; a small one where not given, or the one in `weights`.
+        model: a registered name, `NAME[FIELD=VALUE,...]`, or a YAML file of a composition; a small one where not given,
+            or the one in `weights`.
         recipe: the name of a recipe, or a YAML file. `epochs`, `batch`, `lr` and `precision` replace what it says.
         size: side of the images in pixels, near the data's own where not given; for restoration, of the patches that
             the model sees in training.
@@ -276,7 +278,8 @@ def _chosen_model(task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
     """`model` and `set`: as asked for, else the model in the weights, else the task's usual one."""
     weights, fields = asked.get("weights"), asked.get("set", {})
     if "model" in asked:
-        return {"model": asked["model"], "set": fields}
+        spec = parse_model(asked["model"])
+        return {"model": spec.name, "set": spec.settings | dict(fields)}
     if weights is None:
         return {"model": task.model, "set": dict(task.model_fields) | fields}
     header = weights_header(Path(weights))
