@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ommatid.models.config import Config
 from ommatid.models.model import Model
+from ommatid.nn.moe.routing import balance_of, recorded_routings
 
 
 class Backbone(Model):
@@ -15,6 +16,7 @@ class Backbone(Model):
         channels: C_i of each stage, fine to coarse.
         strides: image pixels per feature-map cell of each stage.
         batch_dependent: whether, by the published definition, an image's answer depends on the others in its batch.
+        balance_weight: of the balance losses of layers of experts beside the task's loss.
     """
 
     config: Config
@@ -22,6 +24,7 @@ class Backbone(Model):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     batch_dependent: bool = False
+    balance_weight: float = 0.01
 
     @property
     def embed_dim(self) -> int:
@@ -56,9 +59,13 @@ class Backbone(Model):
         return self.head(self.embed(image))
 
     def with_auxiliary_loss(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and what the architecture adds to any training loss, of shape (); mostly 0."""
-        logits = self(image)
-        return logits, logits.new_zeros(())
+        """What `forward` gives, and what the architecture adds to any training loss, of shape (); mostly 0.
+
+        Where there are layers of experts, their balance losses, by `balance_weight`.
+        """
+        with recorded_routings(self) as routings:
+            logits = self(image)
+        return logits, self.balance_weight * balance_of(routings) if routings else logits.new_zeros(())
 
 
 def classifier(dim: int, num_classes: int) -> nn.Module:

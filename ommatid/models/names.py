@@ -104,3 +104,13 @@ SANDWICHED_MERGING_NAMES = [
     (r"\.downsample\.2\.conv2\.", ".downsample.2.conv."),
     (r"\.downsample\.2\.conv3\.", ".downsample.2.reduce."),
 ]
+
+# A layer of experts: Tutel (arXiv 2206.03382). Its second weights are stored with their inputs first.
+TUTEL_NAMES = [
+    (r"experts\.batched_fc(\d)_w$", r"experts.fc\1.weight"),
+    (r"experts\.batched_fc(\d)_bias$", r"experts.fc\1.bias"),
+    (r"gates\.0\.wg\.weight$", "router.logits.weight"),
+    (r"gates\.0\.temperature$", "router.logits.log_scale"),
+    (r"gates\.0\.sim_matrix$", "router.logits.directions"),
+    (r"gates\.0\.cosine_projector\.", "router.logits.proj."),
+]

@@ -67,7 +67,11 @@ class GeneratedPositionBias(nn.Module):
 
 
 def log_spaced_bias(
-    window: tuple[int, int], heads: int, *, trained_window: tuple[int, int] | None = None
+    window: tuple[int, int],
+    heads: int,
+    *,
+    trained_window: tuple[int, int] | None = None,
+    most: float | None = 16,
 ) -> GeneratedPositionBias:
     """The bias of Swin Transformer V2 (arXiv 2111.09883): two layers on log-spaced offsets, between 0 and 16.
 
@@ -75,11 +79,13 @@ def log_spaced_bias(
         window: rows and columns.
         heads: number of heads.
         trained_window: the window whose offsets span the network's range; `window` itself where None.
+        most: the upper bound of a sigmoid behind the layers; None for no sigmoid, and no bounds.
     """
     farthest = torch.tensor([max(side - 1, 1) for side in trained_window or window])
     scaled = 8 * relative_offsets(window) / farthest
     log_spaced = scaled.sign() * torch.log2(scaled.abs() + 1) / math.log2(8)
-    network = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False), ScaledSigmoid(16))
+    bounded = [] if most is None else [ScaledSigmoid(most)]
+    network = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False), *bounded)
     return GeneratedPositionBias(window, log_spaced, network)
 
 
