@@ -47,6 +47,21 @@ def first_token(blocks: Iterable[nn.Module], tokens: Tensor) -> Tensor:
     return last.channel(last.token(tokens)[:, :1])[:, 0]
 
 
+class Trunk(nn.Sequential):
+    """The `Block`s of a plain transformer: (B, S + N, C) -> the same, S special tokens and then N = H W patches.
+
+    Whatever saves work inside it takes its place, and gives a token back for each that came (methods/tokens).
+    """
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        """`grid` is (H, W)."""
+        return super().forward(tokens)
+
+    def first(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The first of the tokens after all blocks: (B, C)."""
+        return first_token(self, tokens)
+
+
 class Stage(nn.Module):
     """One resolution of a pyramid: (B, H, W, C_in) -> (B, H', W', C). Blocks also get what comes with the input.
 

@@ -43,7 +43,11 @@ class Residual(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return self.shortcut(x) + self.drop_path(self.scale(self.inner(self.norm(x), *context)))
+        return self.add(x, self.inner(self.norm(x), *context))
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """What `forward` gives, where `inner` has been applied to the norm already."""
+        return self.shortcut(x) + self.drop_path(self.scale(branch))
 
     def deploy_(self) -> None:
         self.fold_scale_()

@@ -18,6 +18,7 @@ class TokenSequence(nn.Module):
         grid: rows and columns of the position table.
         dim: C.
         class_token: whether there is one.
+        distillation_token: whether another one follows it, of DeiT (arXiv 2012.12877).
         mode, antialias: of the resampling.
     """
 
@@ -27,6 +28,7 @@ class TokenSequence(nn.Module):
         dim: int,
         *,
         class_token: bool = True,
+        distillation_token: bool = False,
         mode: Interpolation = "bicubic",
         antialias: bool = True,
     ) -> None:
@@ -34,8 +36,9 @@ class TokenSequence(nn.Module):
         self.grid = grid
         self.mode: Interpolation = mode
         self.antialias = antialias
-        self.class_token = ClassToken(dim) if class_token else nn.Identity()
-        self.position = nn.Parameter(torch.zeros(1, int(class_token) + grid[0] * grid[1], dim))
+        special = int(class_token) + int(distillation_token)
+        self.class_token = ClassToken(dim, special) if special else nn.Identity()
+        self.position = nn.Parameter(torch.zeros(1, special + grid[0] * grid[1], dim))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -45,11 +48,11 @@ class TokenSequence(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """Puts a learned token in front of a sequence: (B, N, C) -> (B, 1 + N, C)."""
+    """Puts a learned token, or `count` of them, in front of a sequence: (B, N, C) -> (B, count + N, C)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, count: int = 1) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.token = nn.Parameter(torch.zeros(1, count, dim))
         nn.init.trunc_normal_(self.token, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_patches, whole_patches
-from ommatid.nn.block import Block, first_token
+from ommatid.nn.block import Block, Trunk
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -71,7 +71,7 @@ class ViT(Backbone):
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)
         self.sequence = TokenSequence(config.grid, config.dim, class_token=config.class_token)
-        self.blocks = nn.Sequential(
+        self.blocks = Trunk(
             *(
                 Block(
                     config.dim,
@@ -92,18 +92,19 @@ class ViT(Backbone):
             nn.init.normal_(self.sequence.class_token.token, std=1e-6)
 
     def tokens(self, image: Tensor) -> Tensor:
-        return self.blocks(self.sequence(self.stem(channels_last(image))))
+        return self.blocks(self.sequence(self.stem(channels_last(image))), self._grid(image))
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        size = self.config.patch_size
-        rows, columns = image.shape[-2] // size, image.shape[-1] // size
-        return [self._patches(self.tokens(image)).unflatten(1, (rows, columns))]
+        return [self._patches(self.tokens(image)).unflatten(1, self._grid(image))]
 
     def embed(self, image: Tensor) -> Tensor:
         if self.config.global_pool == "token":
-            class_token = first_token(self.blocks, self.sequence(self.stem(channels_last(image))))
+            class_token = self.blocks.first(self.sequence(self.stem(channels_last(image))), self._grid(image))
             return self.pooled_norm(self.token_norm(class_token))
         return self.pooled_norm(self._patches(self.token_norm(self.tokens(image))).mean(1))
+
+    def _grid(self, image: Tensor) -> tuple[int, int]:
+        return whole_patches((image.shape[-2], image.shape[-1]), self.config.patch_size)
 
     def _patches(self, tokens: Tensor) -> Tensor:
         return tokens[:, int(self.config.class_token) :]

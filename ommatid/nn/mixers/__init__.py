@@ -8,6 +8,7 @@ from ommatid.nn.mixers.channel_attention import ChannelAttention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
+from ommatid.nn.mixers.decomposed import DecomposedPositionAttention
 from ommatid.nn.mixers.dynamic_conv import DynamicConv
 from ommatid.nn.mixers.efficient_modulation import EfficientModulation
 from ommatid.nn.mixers.factorization import FactorizationAttention
@@ -64,6 +65,7 @@ __all__ = [
     "ChannelAttention",
     "ConvProjectionAttention",
     "CrossShapedAttention",
+    "DecomposedPositionAttention",
     "DynamicConv",
     "EfficientModulation",
     "FactorizationAttention",

@@ -45,13 +45,18 @@ class Attention(nn.Module):
         self.proj = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        query, key, value = self.project(x.flatten(1, -2))
         mixed = attend(query, key, value, bias=None if self.bias is None else self.bias())
         if self.local is not None:
             mixed = mixed + self.local(x).flatten(1, -2)
         if self.value_local is not None:
             mixed = mixed + self.value_local(value.flatten(2).view(x.shape)).flatten(1, -2)
         return self.proj(mixed).view(x.shape)
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) -> query, key and value, (B, N, heads, d) each."""
+        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return query, key, value
 
     def input_layers(self) -> tuple[nn.Module, ...]:
         """What alone reads the input, so that a constant scale and shift of it can be folded in."""

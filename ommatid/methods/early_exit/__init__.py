@@ -1,0 +1,1 @@
+"""Leaving early: each function takes a trained model and gives one that stops where more layers change little."""

@@ -1,0 +1,1 @@
+"""What can take the place of a plain transformer's `Trunk` to save work: one file per idea."""
