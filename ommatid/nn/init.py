@@ -60,3 +60,12 @@ def init_normal_(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def init_norm_and_last_(layers: nn.Sequential) -> None:
+    """For a network on tokens that begins with a layer norm: what it says about all of them starts the same."""
+    norm, last = layers[0], layers[-1]
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(last, nn.Linear)
+    nn.init.constant_(norm.weight, len(norm.weight) ** -0.5)
+    nn.init.zeros_(last.weight)

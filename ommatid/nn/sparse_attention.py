@@ -68,6 +68,12 @@ class ConnectivityPredictor(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, mode: Mode, active: Tensor | None = None) -> Connections:
         """Query and key (B, heads, N, d), as attention gets them; `active` (B, N - 1): patch tokens still in use."""
+        # In float32, whatever autocast says: what is near to the last kept score would be decided by rounding.
+        with torch.autocast(query.device.type, enabled=False):
+            dtype = self.query.weight.dtype
+            return self._predicted(query.to(dtype), key.to(dtype), mode, active)
+
+    def _predicted(self, query: Tensor, key: Tensor, mode: Mode, active: Tensor | None) -> Connections:
         query, key = self.query(query), self.key(key)
         if active is not None:
             with_class = torch.cat([torch.ones_like(active[:, :1]), active], dim=1)[:, None, :, None]

@@ -151,9 +151,11 @@ class Sparsifiner(Backbone):
         tokens, active = self.sequence(self.stem(channels_last(image))), None
         for i, block in enumerate(self.blocks):
             prunes = i in self.config.prune_tokens_at and self.config.mode == "sparse"
+            assert isinstance(block, Block)
+            assert isinstance(block.token.inner, SparseAttention)
             attended = block.token.inner.attended(block.token.norm(tokens), active, weigh=prunes)
             tokens = block.channel(block.token.add(tokens, attended.tokens))
-            if prunes:
+            if attended.class_weights is not None:
                 active = self._active(attended.class_weights, active, i)
                 tokens = torch.cat([tokens[:, :1], tokens[:, 1:] * active[..., None]], dim=1)
             yield Step(tokens, active, attended.connections)
@@ -223,14 +225,16 @@ class Losses(Procedure):
             "token_distill_loss": 0.5 * F.mse_loss(tokens, teacher_tokens),
             "attn_recon_loss": 0.01 * reconstruction_loss(approximation, teacher_attention.softmax(-1)),
         }
-        return {name: term[None] for name, term in terms.items()} | {"total": torch.stack([*terms.values()]).sum()[None]}
+        terms["total"] = torch.stack([*terms.values()]).sum()
+        return {name: term[None] for name, term in terms.items()}
 
 
 def reference_outputs(model: nn.Module, **inputs: Tensor) -> dict[str, Tensor]:
     """What every block predicted, and which patches were active behind those that pruned some."""
     if not isinstance(model, Sparsifiner):
         return {}
-    outputs, before = {}, None
+    outputs: dict[str, Tensor] = {}
+    before: Tensor | None = None
     for i, step in enumerate(model.steps(inputs["image"])):
         found = step.connections
         shown = found.approximation if before is None else found.approximation * before[:, None, :, None]

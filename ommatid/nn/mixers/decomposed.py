@@ -53,5 +53,3 @@ def of_offsets(table: Tensor, side: int) -> Tensor:
         table = F.interpolate(table.T[None], size=2 * side - 1, mode="linear")[0].T
     place = torch.arange(side, device=table.device)
     return table[place[:, None] - place + side - 1]
-
-

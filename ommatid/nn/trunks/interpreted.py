@@ -28,11 +28,14 @@ class Interpreter(nn.Module):
 
     def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
         """`kept`: (B, N), 1 for tokens that are still there and 0 for the others."""
-        kept = kept.to(tokens.dtype)
-        normed = F.layer_norm(tokens * kept[..., None], tokens.shape[-1:])
-        query, key, _ = self.qk(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        scores = (query[:, :1] * key).sum(-1) * query.shape[-1] ** -0.5
-        return kept * scores.sigmoid().mean(-1)
+        # In float32, whatever autocast says: what is near to a half would be decided by rounding.
+        with torch.autocast(tokens.device.type, enabled=False):
+            kept = kept.to(self.qk.weight.dtype)
+            tokens = tokens.to(kept.dtype) * kept[..., None]
+            normed = F.layer_norm(tokens, tokens.shape[-1:])
+            query, key, _ = self.qk(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
+            scores = (query[:, :1] * key).sum(-1) * query.shape[-1] ** -0.5
+            return kept * scores.sigmoid().mean(-1)
 
 
 class Interpretation(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class MergingTrunk(Trunk):
         self.special = special
         self.prop_attn = prop_attn
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
         merged = self.merged(tokens)
         return merged.tokens if merged.place is None else unmerge(merged.tokens, merged.place)
 
@@ -52,7 +52,7 @@ class MergingTrunk(Trunk):
     def leading(self, tokens: Tensor, count: int) -> Tensor:
         """The first `count` of the tokens, special ones, after all blocks: (B, count, C)."""
         merged = self._through(tokens, range(len(self) - 1))
-        last = self[-1]
+        last = cast(Block, self[-1])
         attended, _ = self._attended(last, merged)
         return last.channel(attended[:, :count])
 
@@ -65,7 +65,7 @@ class MergingTrunk(Trunk):
         for i in blocks:
             attended, metric = self._attended(self[i], state)
             state = self._joined(attended, metric, state, self.r[i])
-            state = state._replace(tokens=self[i].channel(state.tokens))
+            state = state._replace(tokens=cast(Block, self[i]).channel(state.tokens))
         return state
 
     def _attended(self, block: nn.Module, state: Merged) -> tuple[Tensor, Tensor]:
