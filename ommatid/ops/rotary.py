@@ -17,3 +17,21 @@ def rotate_by_position(x: Tensor, base: float = 10000.0) -> Tensor:
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+def rotate_on_grid(x: Tensor, positions: Tensor, base: float = 100.0) -> Tensor:
+    """Turns half of the channels by the row and half by the column: (B, N, heads, d) -> the same.
+
+    In each half, of width w = d / 2, channels i and i + w / 2 are a pair, turned by position * base^(-2 i / w).
+
+    Args:
+        x: queries or keys; d is a multiple of 4.
+        positions: (N, 2), row and column of each token.
+        base: of the frequencies.
+    """
+    pairs = x.shape[-1] // 4
+    frequencies = base ** (-torch.arange(pairs, device=x.device) / pairs)
+    angles = (positions[..., None] * frequencies)[:, None]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.unflatten(-1, (2, 2, pairs)).unbind(-2)
+    return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-2).flatten(-3)

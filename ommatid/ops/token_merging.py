@@ -21,9 +21,9 @@ def merge_sum(x: Tensor, place: Tensor, length: int) -> Tensor:
 
 
 def merge_mean(x: Tensor, place: Tensor, length: int) -> Tensor:
-    """(B, N, C) -> (B, length, C): the plain mean of the tokens that go to each place."""
+    """(B, N, C) -> (B, length, C): the plain mean of the tokens that go to each place, 0 where none do."""
     ones = x.new_ones(*place.shape, 1)
-    return merge_sum(x, place, length) / merge_sum(ones, place, length)
+    return merge_sum(x, place, length) / merge_sum(ones, place, length).clamp(min=1)
 
 
 def merge_weighted(x: Tensor, size: Tensor, place: Tensor, length: int) -> tuple[Tensor, Tensor]:
