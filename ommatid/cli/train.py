@@ -41,6 +41,10 @@ def train(
     devices: Devices = None,
     nodes: Annotated[int | None, typer.Option(help="How many machines.")] = None,
     strategy: Annotated[str | None, typer.Option(help="auto, ddp or fsdp.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help='Beyond the recipe: ewa, adversarial, or as in "ewa[experts=8]".'),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it; 0 by default.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
@@ -69,6 +73,7 @@ def train(
         devices=devices,
         nodes=nodes,
         strategy=strategy,
+        method=method,
         seed=seed,
         weights=weights,
         out=out,

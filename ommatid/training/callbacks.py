@@ -42,10 +42,20 @@ class Record(Callback):
     """Writes metrics.csv, curves.png, last.safetensors and best.safetensors after each epoch.
 
     Its rows go into the checkpoint, so that files written by an epoch that is repeated are written again, the same.
+    `outcome` makes the model to save of the one that was trained.
     """
 
-    def __init__(self, run: Run, task: Task, facts: Facts, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        facts: Facts,
+        say: Callable[[str], None],
+        *,
+        outcome: Callable[[nn.Module], nn.Module],
+    ) -> None:
         self.run = run
+        self.outcome = outcome
         self.columns = task.columns
         self.metric = task.yardstick.judge
         self.facts = facts
@@ -75,7 +85,9 @@ class Record(Callback):
         bar = {"loss": row["train_loss"], self.metric.word: quality}
         pl_module.log_dict(bar, prog_bar=True, rank_zero_only=True)
         if trainer.is_global_zero:
-            self._write(pl_module.judged, better=quality > best, last=len(self.rows) == trainer.max_epochs)
+            self._write(
+                self.outcome(pl_module.judged), better=quality > best, last=len(self.rows) == trainer.max_epochs
+            )
             self.say(
                 f"epoch {row['epoch']}/{trainer.max_epochs}: train loss {row['train_loss']:.3f}, "
                 f"val loss {row['val_loss']:.3f}, val {self.metric.word} {self.metric.exact(quality)}, "

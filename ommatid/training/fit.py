@@ -18,6 +18,7 @@ from ommatid.runs.run import Run
 from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense
 from ommatid.training.checkpoints import WholeFiles, last_checkpoint
 from ommatid.training.loaders import Batches
+from ommatid.training.methods import find_method
 from ommatid.training.optimizer import make_optimizer
 from ommatid.training.recipes import PRECISIONS
 from ommatid.training.settings import Settings
@@ -37,12 +38,15 @@ def fit(
     task, recipe = find_task(settings.task), settings.recipe
     batches = Batches(task, data, settings)
     steps = recipe.epochs * batches.per_epoch(settings.devices * settings.nodes)
-    training = task.training(model, data, settings, partial(make_optimizer, recipe=recipe, steps=steps))
+    method = find_method(settings.method)
+    plain = task.training(model, data, settings, partial(make_optimizer, recipe=recipe, steps=steps))
+    training = method.training(plain, settings)
     if settings.compile:
         model.compile()
-    record = Record(run, task, task.header(data, settings), say)
+    record = Record(run, task, task.header(data, settings), say, outcome=method.outcome)
     callbacks: list[Callback] = [
         SeedEpoch(settings.seed),
+        *method.callbacks(steps),
         record,
         StopAtNonsense(run.path, task),
         last_checkpoint(run.checkpoint),
@@ -54,7 +58,7 @@ def fit(
             strategy=settings.strategy,
             precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
             max_epochs=recipe.epochs,
-            gradient_clip_val=recipe.clip or None,
+            gradient_clip_val=(recipe.clip or None) if training.automatic_optimization else None,
             callbacks=[*callbacks, RichProgressBar(leave=False)] if bar else callbacks,
             plugins=[WholeFiles()],
             logger=False,

@@ -10,6 +10,7 @@ import torch
 
 from ommatid.models.config import require, suggest
 from ommatid.runs.trained import CLASSIFICATION
+from ommatid.training.methods import find_method
 from ommatid.training.recipes import Recipe
 from ommatid.training.tasks import find_task
 
@@ -22,8 +23,8 @@ class Settings:
 
     data: as the task opens it. model: a registered name. set: fields of the model's config. task: what it is trained
     for. degrade: for restoration, what is done to pictures so that it is undone. size: side in pixels of the images, or
-    of the patches before restoration; None until it is chosen. devices: accelerators, or processes on CPU. workers:
-    processes that read images, None until it is chosen.
+    of the patches before restoration; None until it is chosen. devices: accelerators, or processes on CPU. method: what
+    is done beyond the recipe, in words. workers: processes that read images, None until it is chosen.
 
     Raises:
         ValueError: a value is impossible; names setting, value and what is allowed.
@@ -42,6 +43,7 @@ class Settings:
     nodes: int = 1
     strategy: str = "auto"
     compile: bool = False
+    method: str | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Settings:
         loss = self.recipe.loss
         require(loss is None or loss in task.losses, "loss", loss, f"{', '.join(task.losses)} for {self.task}")
         task.find(self.model, **self.set)
+        find_method(self.method).check(self)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; `from_dict` takes it back."""

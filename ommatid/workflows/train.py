@@ -26,6 +26,7 @@ from ommatid.runs.run import Run, read_yaml
 from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import fresh_model, model_from_weights, weights_header
+from ommatid.training.methods import find_method
 from ommatid.training.model_spec import parse_model
 from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import load_recipe
@@ -97,6 +98,7 @@ def train(
     devices: int | None = None,
     nodes: int | None = None,
     strategy: str | None = None,
+    method: str | None = None,
     seed: int | None = None,
     weights: str | Path | None = None,
     out: str | Path | None = None,
@@ -123,6 +125,8 @@ def train(
             the model sees in training.
         compile: compile the model first; it pays off in long trainings.
         devices, nodes, strategy: accelerators (processes on CPU) and machines; `batch` is shared between all.
+        method: what is done beyond the recipe: "ewa" (experts in training, averaged into the model), "adversarial"
+            (against attacks), or these with settings, as in "ewa[experts=8]".
         weights: where to start from: our own weights, or a reference checkpoint of `model`.
         out: the run folder; `runs/MODEL-DATE` where not given.
         resume: a run folder to continue instead; every setting is the run's own.
@@ -146,6 +150,7 @@ def train(
         "devices": devices,
         "nodes": nodes,
         "strategy": strategy,
+        "method": method,
         "compile": compile,
         "workers": workers,
         "set": dict(set) if set else None,
@@ -196,7 +201,7 @@ def _resume(run: Run, progress: bool) -> TrainResult:
         if data.fingerprint() != run.split["fingerprint"]:
             raise ValueError(f"{settings.data} has other images than when {run.path} was started: start a new run")
         begun = run.checkpoint.is_file()
-        model = run.load_model(best=False).train() if begun else _initial_model(task, settings, data, say)
+        model = _continued_model(run, settings) if begun else _initial_model(task, settings, data, say)
         return _fit(model, data, settings, run, progress)
 
 
@@ -334,7 +339,12 @@ def _initial_model(task: Task, settings: Settings, data: TaskData, say: Callable
     else:
         model = model_from_weights(Path(settings.weights), settings.model, own, **shape, say=say)
     task.check_model(model, settings.size, data)
-    return model
+    return find_method(settings.method).begin(model, pretrained=settings.weights is not None)
+
+
+def _continued_model(run: Run, settings: Settings) -> nn.Module:
+    """Of the run's last epoch, in the shape that its checkpoint fits."""
+    return find_method(settings.method).begin(run.load_model(best=False).train(), pretrained=True)
 
 
 def _open(task: Task, settings: Settings, split: dict[str, Any] | None, say: Callable[[str], None]) -> TaskData:
