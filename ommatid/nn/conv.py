@@ -39,6 +39,13 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` for volumes: (B, D, H, W, C) -> (B, D', H', W', C'), without copying either."""
+
+    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(features.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
 def depthwise_conv(dim: int, kernel_size: int, *, stride: int = 1, dilation: int = 1, bias: bool = True) -> Conv2d:
     """A convolution of every channel by itself, zero-padded so that stride 1 keeps the size; the kernel is odd."""
     padding = dilation * (kernel_size // 2)

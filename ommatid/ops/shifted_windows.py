@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
+from math import prod
 
 import torch
 from torch import Tensor
 
-from ommatid.ops.windows import merge, partition
-
 Mix = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def mix_in_windows(mix: Mix, features: Tensor, window: tuple[int, int], shift: tuple[int, int] = (0, 0)) -> Tensor:
-    """Mixes the tokens of each window: (B, H, W, ...) -> (B, H, W, C).
+def mix_in_windows(mix: Mix, features: Tensor, window: tuple[int, ...], shift: tuple[int, ...] = (0, 0)) -> Tensor:
+    """Mixes the tokens of each window: (B, H, W, ...) -> (B, H, W, C), or the same with more axes than two.
 
     The last row and column of shifted windows go around the border, so they hold tokens that are no neighbours. These
     windows are mixed apart from the others: one mask of a single window serves all, however large the map is, and the
@@ -26,17 +26,24 @@ def mix_in_windows(mix: Mix, features: Tensor, window: tuple[int, int], shift: t
         window: rows and columns.
         shift: of the windows against the corner, down and across, less than the window's sides.
     """
-    strips = []
-    for strip, down in _split(features, window[0], shift[0], 1):
-        parts = [
-            _mix_part(mix, part, window, foreign_pairs(window, (down, across), features.device))
-            for part, across in _split(strip, window[1], shift[1], 2)
-        ]
-        strips.append(_join(parts, window[1], shift[1], 2))
-    return _join(strips, window[0], shift[0], 1)
+    return _mix_along(mix, features, window, shift, ())
 
 
-def foreign_pairs(window: tuple[int, int], cut: tuple[int, int], device: torch.device | None = None) -> Tensor | None:
+def _mix_along(
+    mix: Mix, features: Tensor, window: tuple[int, ...], shift: tuple[int, ...], cut: tuple[int, ...]
+) -> Tensor:
+    """The axes up to `cut` are split already, by how much; the next one is split here."""
+    axis = len(cut)
+    if axis == len(window):
+        return _mix_part(mix, features, window, foreign_pairs(window, cut, features.device))
+    side, step = window[axis], shift[axis]
+    parts = [
+        _mix_along(mix, part, window, shift, (*cut, length)) for part, length in _split(features, side, step, axis + 1)
+    ]
+    return _join(parts, side, step, axis + 1)
+
+
+def foreign_pairs(window: tuple[int, ...], cut: tuple[int, ...], device: torch.device | None = None) -> Tensor | None:
     """Which pairs of a window's tokens are no neighbours because its last rows and columns come from elsewhere.
 
     Args:
@@ -46,10 +53,12 @@ def foreign_pairs(window: tuple[int, int], cut: tuple[int, int], device: torch.d
     Returns:
         (N, N) booleans for the N tokens of the window, or None where nothing is cut.
     """
-    if cut == (0, 0):
+    if not any(cut):
         return None
-    down, across = (torch.arange(side, device=device) >= side - last for side, last in zip(window, cut, strict=True))
-    origin = (2 * down[:, None] + across[None, :].int()).flatten()
+    origin = torch.zeros(1, dtype=torch.int32, device=device)
+    for side, last in zip(window, cut, strict=True):
+        foreign = torch.arange(side, device=device) >= side - last
+        origin = (2 * origin[:, None] + foreign.int()).flatten()
     return origin[:, None] != origin[None, :]
 
 
@@ -72,7 +81,15 @@ def _join(parts: list[Tensor], side: int, shift: int, axis: int) -> Tensor:
     return torch.cat([start, *whole, end], axis)
 
 
-def _mix_part(mix: Mix, features: Tensor, window: tuple[int, int], foreign: Tensor | None) -> Tensor:
-    windows = partition(features, window)
-    mixed = mix(windows.flatten(0, 1), foreign).unflatten(0, windows.shape[:2])
-    return merge(mixed, window, (features.shape[1], features.shape[2]))
+def _mix_part(mix: Mix, features: Tensor, window: tuple[int, ...], foreign: Tensor | None) -> Tensor:
+    """Windows row-major, as are the tokens in them. Sizes are named, not -1: an export would carry formulas of them."""
+    axes = len(window)
+    batch, sides = features.shape[0], features.shape[1 : 1 + axes]
+    counts = [side // length for side, length in zip(sides, window, strict=True)]
+    grid = features.view(batch, *chain(*zip(counts, window, strict=True)), *features.shape[1 + axes :])
+    across, inside = range(1, 2 * axes, 2), range(2, 2 * axes + 1, 2)
+    windows = grid.permute(0, *across, *inside, *range(2 * axes + 1, grid.dim()))
+    mixed = mix(windows.reshape(batch * prod(counts), prod(window), *features.shape[1 + axes :]), foreign)
+    back = chain(*zip(range(1, axes + 1), range(axes + 1, 2 * axes + 1), strict=True))
+    restored = mixed.reshape(batch, *counts, *window, mixed.shape[-1]).permute(0, *back, 2 * axes + 1)
+    return restored.reshape(batch, *sides, mixed.shape[-1])
