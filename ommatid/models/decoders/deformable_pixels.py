@@ -22,9 +22,9 @@ GROUPS = 32
 class DeformableEncoderLayer(nn.Module):
     """Cells of several maps look into all of them, then think each by itself: (B, N, C) -> (B, N, C), post-norm."""
 
-    def __init__(self, dim: int, heads: int, levels: int, mlp_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, levels: int, mlp_dim: int, *, points: int = 4) -> None:
         super().__init__()
-        self.attention = DeformableAttention(dim, heads, levels)
+        self.attention = DeformableAttention(dim, heads, levels, points)
         self.norm = nn.LayerNorm(dim)
         self.mlp = PostNormResidual(dim, MLP(dim, mlp_dim, act=nn.ReLU()))
 

@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.nn.block import Block
-from ommatid.nn.mixers import Attention
-from ommatid.ops.attention import attend
+from ommatid.nn.trunks.kept import attend_kept, gather_kept
 
 
 class Interpreter(nn.Module):
@@ -100,7 +98,7 @@ class InterpretedTrunk(nn.Module):
             policies.append(kept)
             tokens = tokens * kept[..., None]
             for block in blocks:
-                tokens = _attended(block, tokens, kept)
+                tokens = attend_kept(block, tokens, kept)
         return Interpretation(tokens, probabilities, policies)
 
     def _gathered(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,13 +111,11 @@ class InterpretedTrunk(nn.Module):
         for group, blocks in enumerate(self._grouped()):
             if group < self.trained_groups:
                 kept = self._chosen(self.interpreters[group](tokens, kept), 0.5)
-                most = int(kept.sum(1).max())
-                places = kept.argsort(dim=1, descending=True, stable=True)[:, :most]
-                tokens = tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
-                order, kept = order.gather(1, places), kept.gather(1, places)
+                tokens, kept, place = gather_kept(tokens, kept)
+                order = order.gather(1, place)
             tokens = tokens * kept[..., None]
             for block in blocks:
-                tokens = _attended(block, tokens, kept)
+                tokens = attend_kept(block, tokens, kept)
         return tokens * kept[..., None], order
 
     def _grouped(self) -> list[list[nn.Module]]:
@@ -129,12 +125,3 @@ class InterpretedTrunk(nn.Module):
     def _chosen(self, probability: Tensor, threshold: float | Tensor) -> Tensor:
         kept = (probability > threshold).to(probability.dtype).detach()
         return torch.cat([torch.ones_like(kept[:, :1]), kept[:, 1:]], dim=1)
-
-
-def _attended(block: nn.Module, tokens: Tensor, kept: Tensor) -> Tensor:
-    """A block in which nobody reads what was dropped."""
-    assert isinstance(block, Block)
-    residual, attention = block.token, block.token.inner
-    assert isinstance(attention, Attention)
-    mixed = attend(*attention.project(residual.norm(tokens)), bias=kept.bool()[:, None, None])
-    return block.channel(residual.add(tokens, attention.proj(mixed * kept[..., None])))
