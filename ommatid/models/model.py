@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
@@ -17,11 +17,15 @@ class Model(nn.Module):
     Attributes:
         config: the configuration that the model was built from.
         deployed: whether this is a copy that `deploy` made.
+        resized: attributes, by path, that are not as the config says, since units were removed (methods/pruning).
+        sparse: names of tensors whose zeros are to stay (nn/sparse.py).
         no_decay: suffixes of the names of parameters that weight decay must leave alone, beyond vectors and scalars.
     """
 
     config: PartConfig
     deployed: bool = False
+    resized: dict[str, Any] | None = None
+    sparse: tuple[str, ...] = ()
     no_decay: tuple[str, ...] = ()
 
     def __init__(self, config: PartConfig) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ommatid.models.registry import families, family_of
+from ommatid.nn.resize import resize_
+from ommatid.nn.sparse import hold_zeros_, pack, unpack
 
 
 def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> None:
@@ -25,14 +28,23 @@ def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> N
         "format": "pt",
         "family": family_of(model).id,
         "config": json.dumps(model.config.to_dict()),
+        **_pruned_header(model),
         **(extra or {}),
     }
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
+    state = pack(model.state_dict(), getattr(model, "sparse", ()))
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     path = Path(path)
     path.touch()
     permissions = path.stat().st_mode
     save_file(tensors, path, metadata=header)
     path.chmod(permissions)  # safetensors writes for the owner's eyes only
+
+
+def _pruned_header(model: Any) -> dict[str, str]:
+    """What a model that has lost units or weights is rebuilt by, beside its config."""
+    resized, sparse = getattr(model, "resized", None), getattr(model, "sparse", ())
+    header = {} if resized is None else {"resized": json.dumps(resized)}
+    return header | ({"sparse": json.dumps(sparse)} if sparse else {})
 
 
 def load(path: str | Path) -> nn.Module:
@@ -47,9 +59,39 @@ def load(path: str | Path) -> nn.Module:
         raise ValueError(f"{path} holds a {header['family']!r}, which is not registered here")
     family = known[header["family"]]
     model = family.build(family.config.from_dict(json.loads(header["config"])))
-    with safe_open(str(path), framework="pt") as file:
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    state = read_state(path)
+    fit_to_(model, header, state)
+    model.load_state_dict(state)
+    keep_sparse_(model, header)
     return model.eval()
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, those that are stored sparse as dense ones."""
+    return unpack(load_file(path))
+
+
+def fit_to_(
+    model: nn.Module, header: dict[str, str], state: Mapping[str, Tensor], *, classes_of: Collection[str] = ()
+) -> None:
+    """Gives a model that was built from its config the sizes of a state that has lost units since (methods/pruning).
+
+    classes_of: tensors whose first axis stays the model's own.
+    """
+    if "resized" in header:
+        own = model.state_dict()
+        shapes = {
+            name: (own[name].shape[:1] + tensor.shape[1:]) if name in classes_of else tensor.shape
+            for name, tensor in state.items()
+        }
+        resize_(model, shapes, json.loads(header["resized"]))
+        model.resized = json.loads(header["resized"])
+
+
+def keep_sparse_(model: nn.Module, header: dict[str, str]) -> None:
+    """Lets the zeros of a loaded model that was pruned to be sparse stay zero when it is trained further."""
+    if "sparse" in header:
+        hold_zeros_(model, json.loads(header["sparse"]))
 
 
 def read_header(path: str | Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ommatid.models import create_model, load_reference
 from ommatid.models.registry import Family, families, family_of, find
-from ommatid.models.weights import read_header
+from ommatid.models.weights import fit_to_, keep_sparse_, read_header, read_state
 
 WRAPPERS = ("model_ema", "model", "state_dict", "model_state_dict")
 """Keys under which published checkpoints keep the state dict."""
@@ -50,8 +50,12 @@ def model_from_weights(
     """
     fitted = _known(find(name)[0], fitted)
     if weights_header(weights) is not None:
+        state = read_state(weights)
         model = _model_in_file(weights, name, settings, fitted)
-        misfits = _place(model, load_file(weights))
+        header, head = read_header(weights), _head_names(family_of(model), model.config, fitted)
+        fit_to_(model, header, state, classes_of=head)
+        misfits = _place(model, state)
+        keep_sparse_(model, header)
     else:
         model = fresh_model(name, settings, size=size, **fitted)
         report = load_reference(model, read_reference(weights))

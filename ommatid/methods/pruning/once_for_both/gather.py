@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ommatid.nn.resize import tell_sizes
+
 
 @torch.no_grad()
 def gather_(owner: nn.Module, name: str, units: Tensor, dim: int = 0, optimizer: Optimizer | None = None) -> None:
@@ -36,13 +38,3 @@ def replace_(
                 for key, value in remembered.items()
             }
     return new
-
-
-def tell_sizes(layer: nn.Module) -> None:
-    """Makes the attributes that say a layer's sizes say those of its weight."""
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, nn.Conv2d):
-        layer.out_channels, layer.in_channels = len(layer.weight), layer.weight.shape[1] * layer.groups
-    elif isinstance(layer, nn.LayerNorm):
-        layer.normalized_shape = tuple(layer.weight.shape)
