@@ -48,10 +48,14 @@ def any_choice_balance(choice: Choice) -> Tensor:
     return share_balance(choice.scores, choice.experts)
 
 
-def share_balance(scores: Tensor, experts: Tensor) -> Tensor:
-    """E sum_e P_e F_e from probabilities (S, E) and choices (S, k); no gradient through the choices."""
+def share_balance(scores: Tensor, experts: Tensor, counted: Tensor | None = None) -> Tensor:
+    """E sum_e P_e F_e from probabilities (S, E) and choices (S, k); no gradient through the choices.
+
+    counted: (S, k) booleans, the choices that count for F; all where None.
+    """
     count = scores.shape[1]
-    chosen = scores.new_zeros(count).scatter_add(0, experts.flatten(), scores.new_ones(experts.numel()))
+    ones = torch.ones_like(experts, dtype=scores.dtype) if counted is None else counted.to(scores.dtype)
+    chosen = scores.new_zeros(count).scatter_add(0, experts.flatten(), ones.flatten())
     return count * (scores.mean(0) * chosen / experts.numel()).sum()
 
 

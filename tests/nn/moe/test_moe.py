@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ommatid.nn.feedforward import MLP, BatchNormMLP, SwiGLU
 from ommatid.nn.moe import (
+    ActivatedLinear,
     Capacity,
     ExpertChoiceRouter,
+    GShardRouter,
     HashRouter,
     MoE,
     NoisyRouter,
@@ -20,7 +22,9 @@ from ommatid.nn.moe import (
     StackedMixer,
     StackedMLP,
     TaskLogits,
+    TemperatureRouter,
     TopKRouter,
+    TreeRouter,
     balance_of,
     cosine_router,
     linear_router,
@@ -44,6 +48,9 @@ ROUTERS: dict[str, MakeRouter] = {
     "noisy": lambda experts: NoisyRouter(DIM, experts, min(2, experts)),
     "expert choice": lambda experts: ExpertChoiceRouter(DIM, experts, per_token=min(2, experts)),
     "hash": lambda experts: HashRouter(DIM, experts),
+    "temperature": lambda experts: TemperatureRouter(ActivatedLinear(DIM, experts), experts, temperature=0.1),
+    "tree": lambda experts: TreeRouter(DIM, experts, gamma=0.1),
+    "gshard": lambda experts: GShardRouter(DIM, experts, min(2, experts)),
 }
 
 
