@@ -15,6 +15,7 @@ _HOMES = {
     "load_reference": "models",
     "train": "workflows.train",
     "evaluate": "workflows.evaluate",
+    "experts": "workflows.experts",
     "predict": "workflows.predict",
     "restore": "workflows.restore",
     "compare": "workflows.compare",

@@ -15,6 +15,7 @@ from ommatid.cli.bench import bench
 from ommatid.cli.compare import compare
 from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
+from ommatid.cli.experts import experts
 from ommatid.cli.export import export
 from ommatid.cli.models import models
 from ommatid.cli.parts import parts
@@ -41,7 +42,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (models, parts, systems, doctor, verify, train, evaluate, predict, restore, export, bench, compare):
+for verb in (
+    models,
+    parts,
+    systems,
+    doctor,
+    verify,
+    train,
+    evaluate,
+    experts,
+    predict,
+    restore,
+    export,
+    bench,
+    compare,
+):
     app.command()(verb)
 
 

@@ -5,6 +5,7 @@ split.json          which image was in which part; the classes where there are a
 machine.json        what it ran on, and the versions
 metrics.csv         one row per epoch
 curves.png          the same, drawn
+experts.json        load of the experts by epoch, where the model has any
 best.safetensors    the weights of the best epoch; last.safetensors those of the last one
 checkpoints/        what resuming needs
 result.json         the outcome; there when the training has finished
@@ -97,6 +98,11 @@ class Run:
     def checkpoint(self) -> Path:
         """What `train(resume=...)` starts from; absent until the first epoch has ended."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def routing(self) -> Path:
+        """How experts were loaded, epoch by epoch; there where the model has experts."""
+        return self.path / "experts.json"
 
     def weights(self, best: bool = True) -> Path:
         """The weights file of the best (or the last) epoch. Raises ValueError where no epoch has ended yet."""

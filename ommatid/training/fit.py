@@ -21,6 +21,7 @@ from ommatid.training.loaders import Batches
 from ommatid.training.methods import find_method
 from ommatid.training.optimizer import make_optimizer
 from ommatid.training.recipes import PRECISIONS
+from ommatid.training.routing_history import RoutingHistory
 from ommatid.training.settings import Settings
 from ommatid.training.tasks import TaskData, find_task
 
@@ -49,6 +50,7 @@ def fit(
         *method.callbacks(steps),
         record,
         StopAtNonsense(run.path, task),
+        *([] if settings.compile else [RoutingHistory(run.path)]),  # a compiled model would not be watched
         last_checkpoint(run.checkpoint),
     ]
     with quiet_lightning(), plain_interrupt():

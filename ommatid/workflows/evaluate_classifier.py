@@ -39,7 +39,7 @@ def evaluate_classifier(
 ) -> dict[str, Any]:
     """As `evaluate`; the numbers are those of `judge`, the mistakes those that the model was surest of."""
     trained = open_trained(run_or_weights)
-    samples, source = _open_samples(trained, data)
+    samples, source = open_samples(trained, data)
     size = size or trained.facts.size
     likelihoods, labels = _answers(trained, samples, batch=batch, size=size, device=device)
     result = {
@@ -59,7 +59,7 @@ def evaluate_classifier(
     return result | {"report": str(_write(result, evaluation_folder(trained.path, source, out))), "summary": summary}
 
 
-def _open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, str]:
+def open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, str]:
     """The images to judge on, and what to call them."""
     run = own_run(trained)
     if run is None:

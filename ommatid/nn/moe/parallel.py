@@ -56,7 +56,7 @@ def _own_group(members: list[list[int]], rank: int) -> dist.ProcessGroup | None:
     """The group that holds this process; None where it is alone there."""
     if len(members[0]) == 1:
         return None
-    groups = {tuple(ranks): dist.new_group(ranks) for ranks in members}
+    groups: dict[tuple[int, ...], Any] = {tuple(ranks): dist.new_group(ranks) for ranks in members}
     return next(group for ranks, group in groups.items() if rank in ranks)
 
 
@@ -74,7 +74,7 @@ class ParallelExperts(nn.Module):
         ValueError: E is no multiple of the number of processes, or the experts are of another kind than these two.
     """
 
-    def __init__(self, experts: StackedMLP | StackedSwiGLU, layout: Layout) -> None:
+    def __init__(self, experts: nn.Module, layout: Layout) -> None:
         super().__init__()
         self.processes = dist.get_world_size()
         self.layout = layout
@@ -87,7 +87,8 @@ class ParallelExperts(nn.Module):
         mine = slice(dist.get_rank() * self.held, (dist.get_rank() + 1) * self.held)
         for name, parameter in list(experts.named_parameters()):
             owner, _, leaf = name.rpartition(".")
-            setattr(experts.get_submodule(owner), leaf, nn.Parameter(parameter.detach()[mine].clone()))
+            held = nn.Parameter(parameter.detach()[mine].clone(), requires_grad=parameter.requires_grad)
+            setattr(experts.get_submodule(owner), leaf, held)
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
         weights = {name: Fetch.apply(value, self.layout.weights) for name, value in self.experts.named_parameters()}
