@@ -19,6 +19,7 @@ _HOMES = {
     "predict": "workflows.predict",
     "restore": "workflows.restore",
     "compare": "workflows.compare",
+    "explore": "workflows.explore",
     "export": "workflows.export",
     "optimize": "deployment.optimize",
     "bench": "workflows.bench",

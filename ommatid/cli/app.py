@@ -16,6 +16,7 @@ from ommatid.cli.compare import compare
 from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
 from ommatid.cli.experts import experts
+from ommatid.cli.explore import explore
 from ommatid.cli.export import export
 from ommatid.cli.models import models
 from ommatid.cli.parts import parts
@@ -31,6 +32,7 @@ BAD_INPUT, OWN_FAULT, INTERRUPTED = 2, 70, 130
 RESUME = {
     "train": "`ommatid train --resume RUN` continues from its last epoch; RUN is its --out, or its folder in runs/",
     "compare": "the same command continues where this one stopped",
+    "explore": "the same command continues; no finished training is lost",
     "restore": "the same command continues with the pictures that are left",
 }
 
@@ -56,6 +58,7 @@ for verb in (
     export,
     bench,
     compare,
+    explore,
 ):
     app.command()(verb)
 

@@ -50,7 +50,14 @@ def compare_page(results: Row) -> str:
     runs, data, yardstick = results["runs"], results["data"], _yardstick(results)
     advice = paragraphs(recommend(runs, yardstick), class_="advice")
     sections = [
-        Section("Recommendation", [advice, _certainty(runs, data["val"], yardstick.judge)]),
+        Section(
+            "Recommendation",
+            [
+                advice,
+                paragraphs(results.get("notes", ()), class_="note"),
+                _certainty(runs, data["val"], yardstick.judge),
+            ],
+        ),
         Section("Results", [_table(runs, yardstick), _failures(runs)]),
         *_figure_sections(runs, yardstick),
         Section("Data", [_data(data)]),

@@ -54,7 +54,7 @@ def continued(folder: Path, results: Row) -> Row:
     if not isinstance(earlier, dict) or not {"data", "settings", "runs"} <= set(earlier):
         raise ValueError(f"{folder / 'results.json'} is not of a comparison: choose another --out")
     if (folder / "runs").is_dir():
-        _check_alike(folder, earlier, results)
+        check_alike(folder, earlier, results)
     found = {(row["model"], row["seed"]): row for row in earlier["runs"] if row["status"] != "failed"}
     named = [_known(row, found.pop((row["model"], row["seed"]), row)) for row in results["runs"]]
     return results | {"runs": [row for row in found.values() if row["status"] == "done"] + named}
@@ -65,7 +65,8 @@ def _known(row: Row, earlier: Row) -> Row:
     return earlier if earlier["run"] == row["run"] or not row["run"] else row
 
 
-def _check_alike(folder: Path, earlier: Row, results: Row) -> None:
+def check_alike(folder: Path, earlier: Row, results: Row) -> None:
+    """Raises ValueError, naming the first that differs, unless both are of the same data and settings."""
     if earlier["data"]["fingerprint"] != results["data"]["fingerprint"]:
         raise ValueError(
             f"{folder} was started on {earlier['data']['origin']} with other images or classes than "

@@ -105,6 +105,21 @@ class Record(Callback):
             self.drawn = time.monotonic()
 
 
+Watch = Callable[[Mapping[str, float]], None]
+"""Told the row of metrics.csv of each epoch."""
+
+
+class Watched(Callback):
+    """Shows each epoch's row to who asked for it."""
+
+    def __init__(self, record: Record, watch: Watch) -> None:
+        self.record = record
+        self.watch = watch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.watch(self.record.rows[-1])
+
+
 class StopAtNonsense(Callback):
     """Stops where the loss is infinite or not a number, before it reaches the weights, and keeps the batch."""
 

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
 from ommatid.runs.run import Run
-from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense
+from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense, Watch, Watched
 from ommatid.training.checkpoints import WholeFiles, last_checkpoint
 from ommatid.training.loaders import Batches
 from ommatid.training.methods import find_method
@@ -27,11 +27,19 @@ from ommatid.training.tasks import TaskData, find_task
 
 
 def fit(
-    model: nn.Module, data: TaskData, settings: Settings, run: Run, *, bar: bool, say: Callable[[str], None]
+    model: nn.Module,
+    data: TaskData,
+    settings: Settings,
+    run: Run,
+    *,
+    bar: bool,
+    say: Callable[[str], None],
+    watch: Watch | None = None,
 ) -> tuple[Path, list[dict[str, float]]]:
     """Trains `model` from the run's checkpoint, or from the start where it has none: the folder, and a row per epoch.
 
-    bar: show a progress bar. say: told, in a line, what each epoch brought.
+    bar: show a progress bar. say: told, in a line, what each epoch brought. watch: told its row; may end the training
+    by an exception.
 
     Raises:
         TrainingError: the loss became infinite or no number.
@@ -53,6 +61,8 @@ def fit(
         *([] if settings.compile else [RoutingHistory(run.path)]),  # a compiled model would not be watched
         last_checkpoint(run.checkpoint),
     ]
+    if watch is not None:
+        callbacks.append(Watched(record, watch))
     with quiet_lightning(), plain_interrupt():
         trainer = Trainer(
             devices=settings.devices,

@@ -36,6 +36,9 @@ from ommatid.training.tasks import Task, TaskData, find_task
 __all__ = ["TrainResult", "TrainingError", "train"]
 
 
+Watch = Callable[[Mapping[str, float]], None]
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What a training came to.
@@ -107,6 +110,7 @@ def train(
     set: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Trains a model for a task, and judges it on the validation part after each epoch.
 
@@ -134,6 +138,7 @@ def train(
         set: fields of the model's config.
         workers: processes that read images; none where all images are in memory.
         progress: show how far it is.
+        watch: called with each epoch's row of metrics.csv; what it raises ends the training, which can be resumed.
 
     Raises:
         ValueError: a setting is impossible, in one line, before anything is written.
@@ -160,7 +165,7 @@ def train(
     if resume is not None:
         others = asked | {"recipe": recipe, "config": config, "out": out} | recipe_changes
         _refuse_beside_resume([name for name, value in others.items() if value is not None])
-        return _resume(Run.open(resume), progress)
+        return _resume(Run.open(resume), progress, watch)
     base = {} if config is None else _repeated(Path(config))
     kind = find_task((base | asked).get("task", CLASSIFICATION))
     chosen = load_recipe(recipe or kind.recipe) if recipe or not base else base["recipe"]
@@ -169,10 +174,10 @@ def train(
         raise ValueError(f"no data is named: give {kind.data_forms}")
     asked["data"] = data_place(asked["data"], kind.embedded)
     settings = Settings(**(asked | _chosen_model(kind, asked)))
-    return _start(settings, None if out is None else Path(out).expanduser(), progress)
+    return _start(settings, None if out is None else Path(out).expanduser(), progress, watch)
 
 
-def _start(settings: Settings, out: Path | None, progress: bool) -> TrainResult:
+def _start(settings: Settings, out: Path | None, progress: bool, watch: Watch | None) -> TrainResult:
     say = _speaker(progress)
     if out is not None:
         _check_free(out)
@@ -182,14 +187,14 @@ def _start(settings: Settings, out: Path | None, progress: bool) -> TrainResult:
     model = _initial_model(task, settings, data, say)
     path = out or _unused_folder(settings.model)
     if not is_first_process():
-        return _fit(model, data, settings, Run(path), progress)
+        return _fit(model, data, settings, Run(path), progress, watch)
     with alone_in(path):
         _check_free(path)  # another training may have begun there since
         run = Run.create(path, settings.to_dict(), _split(task, data), _machine())
-        return _fit(model, data, settings, run, progress)
+        return _fit(model, data, settings, run, progress, watch)
 
 
-def _resume(run: Run, progress: bool) -> TrainResult:
+def _resume(run: Run, progress: bool, watch: Watch | None) -> TrainResult:
     say = _speaker(progress)
     settings = Settings.from_dict(run.config, str(run.path / "config.yaml"))
     task = find_task(settings.task)
@@ -202,7 +207,7 @@ def _resume(run: Run, progress: bool) -> TrainResult:
             raise ValueError(f"{settings.data} has other images than when {run.path} was started: start a new run")
         begun = run.checkpoint.is_file()
         model = _continued_model(run, settings) if begun else _initial_model(task, settings, data, say)
-        return _fit(model, data, settings, run, progress)
+        return _fit(model, data, settings, run, progress, watch)
 
 
 def _split(task: Task, data: TaskData) -> dict[str, Any]:
@@ -215,13 +220,15 @@ def _machine() -> dict[str, Any]:
     return describe_machine() | {"lightning": version("lightning"), "ommatid": ommatid.__version__}
 
 
-def _fit(model: nn.Module, data: TaskData, settings: Settings, run: Run, progress: bool) -> TrainResult:
+def _fit(
+    model: nn.Module, data: TaskData, settings: Settings, run: Run, progress: bool, watch: Watch | None
+) -> TrainResult:
     # Lightning takes seconds to import; whoever mistyped a setting was told before.
     from ommatid.training.fit import fit
 
     bar = progress and sys.stderr.isatty()
     say = _speaker(progress and not bar)
-    path, rows = fit(model, data, settings, run, bar=bar, say=say)
+    path, rows = fit(model, data, settings, run, bar=bar, say=say, watch=watch)
     task = find_task(settings.task)
     outcome = _outcome(path, rows, task, baseline=task.baseline(data))
     if is_first_process():

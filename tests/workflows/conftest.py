@@ -1,5 +1,7 @@
 """Trainings small enough for tests."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,13 @@ def busy_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = {"epochs": 3, "batch": 16, "lr": 2e-3, "warmup_epochs": 1, "label_smoothing": 0.1, "ema": 0.9}
     path.write_text(yaml.safe_dump(recipe | {"clip": 1.0, "drop_path": 0.2, "augmentation": augmentation}))
     return path
+
+
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[str]:
+    """A Ray cluster of two workers on this machine; what to say for its address."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'ommatid[scale]')")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield "local"
+    ray.shutdown()

@@ -18,14 +18,12 @@ from .small import TINY, TINY_WORD, photographs
 from .test_compare import SETTINGS, read
 
 
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[str]:
-    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'ommatid[scale]')")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no package of the workers has this file
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield "local"
-    ray.shutdown()
+@pytest.fixture(autouse=True, scope="module")
+def functions_of_this_file(two_workers: str) -> None:
+    """No package of the workers has them."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def process_of(number: int) -> int:

@@ -106,7 +106,7 @@ class Pyramid(Backbone):
         self.channels = config.dims
         self.strides = doubling_strides(config.patch_size, len(config.dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        self.stem = find_part("stem", config.stem).make(config.in_channels, config.dims[0], config.patch_size)
+        self.stem = stem_of(config)
         self.stages = nn.ModuleList(
             Stage(
                 led_to(config, stage),
@@ -126,6 +126,10 @@ class Pyramid(Backbone):
 
     def embed(self, image: Tensor) -> Tensor:
         return self.norm(self.maps(image)[-1]).mean((1, 2))
+
+
+def stem_of(config: PyramidConfig) -> nn.Module:
+    return find_part("stem", config.stem).make(config.in_channels, config.dims[0], config.patch_size)
 
 
 def led_to(config: PyramidConfig, stage: int) -> nn.Sequential:

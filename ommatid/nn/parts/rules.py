@@ -31,7 +31,8 @@ def window(most: int) -> Rule:
 
 
 def odd_window(most: int) -> Rule:
-    return lambda place, values: min(most, max(place.size) - 1 + max(place.size) % 2)
+    """The same for what has a centre: odd, and at least 3."""
+    return lambda place, values: max(min(most, max(place.size) - 1 + max(place.size) % 2), 3)
 
 
 def fixed_window(place: Place, values: Mapping[str, Any]) -> int:
