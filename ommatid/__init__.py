@@ -23,6 +23,7 @@ _HOMES = {
     "export": "workflows.export",
     "optimize": "deployment.optimize",
     "bench": "workflows.bench",
+    "serve": "workflows.serve",
     "verify": "workflows.verify",
 }
 

@@ -22,6 +22,7 @@ from ommatid.cli.models import models
 from ommatid.cli.parts import parts
 from ommatid.cli.predict import predict
 from ommatid.cli.restore import restore
+from ommatid.cli.serve import serve
 from ommatid.cli.systems import systems
 from ommatid.cli.train import train
 from ommatid.cli.verify import verify
@@ -59,6 +60,7 @@ for verb in (
     bench,
     compare,
     explore,
+    serve,
 ):
     app.command()(verb)
 
