@@ -20,7 +20,6 @@ class AllMLP(nn.Module):
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.dim = dim
         self.projections = nn.ModuleList(nn.Linear(width, dim) for width in channels)
         self.fuse = ConvNorm(len(channels) * dim, dim, 1, act=nn.ReLU())
 

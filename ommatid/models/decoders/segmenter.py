@@ -12,11 +12,21 @@ from torch import Tensor, nn
 from ommatid.models.config import require, require_positive, suggest
 from ommatid.models.decoders.all_mlp import AllMLP
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
+from ommatid.models.decoders.linear_head import LinearHead
+from ommatid.models.decoders.semantic_fpn import SemanticFPN
+from ommatid.models.decoders.unet import UNet
+from ommatid.models.decoders.upernet import UPerNet
 from ommatid.models.dense import Segmenter
 from ommatid.models.registry import register
 from ommatid.ops.resize import resample
 
-DECODERS: dict[str, Callable[..., nn.Module]] = {"mlp": AllMLP}
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "linear": LinearHead,
+    "mlp": AllMLP,
+    "semantic_fpn": SemanticFPN,
+    "unet": UNet,
+    "upernet": UPerNet,
+}
 """Each is made of the widths of the maps, fine to coarse, and its own width `dim`; further arguments have defaults."""
 
 
