@@ -20,6 +20,7 @@ _HOMES = {
     "restore": "workflows.restore",
     "compare": "workflows.compare",
     "explore": "workflows.explore",
+    "compress": "workflows.compress",
     "export": "workflows.export",
     "optimize": "deployment.optimize",
     "bench": "workflows.bench",

@@ -13,6 +13,7 @@ import typer
 import ommatid
 from ommatid.cli.bench import bench
 from ommatid.cli.compare import compare
+from ommatid.cli.compress import compress
 from ommatid.cli.doctor import doctor
 from ommatid.cli.evaluate import evaluate
 from ommatid.cli.experts import experts
@@ -34,6 +35,7 @@ RESUME = {
     "train": "`ommatid train --resume RUN` continues from its last epoch; RUN is its --out, or its folder in runs/",
     "compare": "the same command continues where this one stopped",
     "explore": "the same command continues; no finished training is lost",
+    "compress": "the same command continues where this one stopped",
     "restore": "the same command continues with the pictures that are left",
 }
 
@@ -61,6 +63,7 @@ for verb in (
     compare,
     explore,
     serve,
+    compress,
 ):
     app.command()(verb)
 

@@ -190,6 +190,20 @@ def kept(axis: Axis) -> Tensor:
     return mask
 
 
+def units_of(axis: Axis, dimension: Dimension) -> Tensor:
+    """For every entry of the axis, which unit of the dimension it belongs to; -1 for none."""
+    units = torch.full((1,), -1)
+    for part in resolved(axis):
+        if part.parts is not None:
+            own = torch.cat([units_of(piece, dimension) for piece in part.parts])
+        elif part is dimension:
+            own = torch.arange(part.size)
+        else:
+            own = torch.full((part.size,), -1)
+        units = torch.where(own[None, :] >= 0, own[None, :], units[:, None]).flatten()
+    return units
+
+
 def _merge(a: Dimension, b: Dimension) -> None:
     """Two roots of the same size become one."""
     if a.parts is None:
