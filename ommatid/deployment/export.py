@@ -1,18 +1,16 @@
-"""Files that run a model without this library: ONNX and torch.export programs, checked against the model itself."""
+"""Files that run a model without this library, checked against the model itself."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
-
-from ommatid.models.restorer import Sides
-from ommatid.nn.deploy import deployed_copy
+from torch.export import ExportedProgram
 
 TOLERANCE = 1e-3
 """Largest difference of outputs, as a fraction of their largest magnitude, that an exported float32 file may show."""
@@ -20,30 +18,31 @@ TOLERANCE = 1e-3
 Run = Callable[[Tensor], Tensor]
 
 
-def free_axes(sides: Sides | None) -> dict[int, Any]:
-    """What torch.export is told about an image's axes: the batch is free, and so are these sides, where given."""
-    free: dict[int, Any] = {0: Dim("batch", min=1)}
-    if sides is not None:
-        for axis, name in enumerate(("rows", "columns")):
-            least, most = sides.counts(axis)
-            free[2 + axis] = sides.multiple[axis] * Dim(name, min=least, max=most)
-    return free
+@dataclass(frozen=True)
+class Format:
+    """One kind of file: its suffix, how a captured program is written as one, and how one is opened to be run.
+
+    portable: whether it runs on other kinds of machines.
+    """
+
+    suffix: str
+    write: Callable[[ExportedProgram, Path], None]
+    open: Callable[[Path], Run]
+    portable: bool = True
 
 
-def write_onnx(model: nn.Module, example: Tensor, path: Path, sides: Sides | None) -> None:
-    """Writes the deployed model: input `image` (B, C, H, W), output `answer`.
+def write_onnx(program: ExportedProgram, path: Path) -> None:
+    """Input `image`, output `answer`.
 
     Raises:
         ValueError: the packages of the extra `export` are missing.
     """
     for package in ("onnx", "onnxscript"):
-        _imported(package)
+        imported(package)
     torch.onnx.export(
-        deployed_copy(model),
-        (example,),
-        path,
+        program,
+        f=path,
         dynamo=True,
-        dynamic_shapes=(free_axes(sides),),
         input_names=["image"],
         output_names=["answer"],
         external_data=False,
@@ -51,17 +50,45 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, sides: Sides | Non
     )
 
 
-def write_program(model: nn.Module, example: Tensor, path: Path, sides: Sides | None) -> None:
-    """Writes the deployed model as a torch.export program (.pt2)."""
-    program = torch.export.export(deployed_copy(model), (example,), dynamic_shapes=(free_axes(sides),))
-    torch.export.save(program, path)
-
-
 def open_onnx(path: Path) -> Run:
-    """(B, C, H, W) -> the answer, by ONNX Runtime on the CPU. Raises ValueError where it is not installed."""
-    runtime = _imported("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    """Runs it by ONNX Runtime on the CPU. Raises ValueError where that is not installed."""
+    runtime = imported("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (name,) = (value.name for value in session.get_inputs())
+    return lambda image: torch.from_numpy(session.run(None, {name: image.contiguous().numpy()})[0])
+
+
+def write_openvino(program: ExportedProgram, path: Path) -> None:
+    """OpenVINO's own format: `path` (.xml), and the weights beside it (.bin). Raises ValueError where it is absent."""
+    openvino = imported("openvino")
+    model = openvino.convert_model(program)
+    model.inputs[0].get_tensor().set_names({"image"})
+    model.outputs[0].get_tensor().set_names({"answer"})
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def open_openvino(path: Path) -> Run:
+    """Runs it by OpenVINO on the CPU, in float32. Raises ValueError where it is not installed."""
+    return compiled_openvino(path, "f32")
+
+
+def compiled_openvino(model: Any, precision: str) -> Run:
+    """Runs a model, or the file of one, by OpenVINO on the CPU, computing in "f32" or "bf16"."""
+    openvino = imported("openvino")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = openvino.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda image: torch.from_numpy(request.infer([image.contiguous().numpy()])[0].copy())
+
+
+def write_program(program: ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path)
 
 
 def open_program(path: Path) -> Run:
@@ -69,19 +96,36 @@ def open_program(path: Path) -> Run:
     return lambda image: program(image)
 
 
-FORMATS: dict[str, tuple[str, Callable[[nn.Module, Tensor, Path, Sides | None], None], Callable[[Path], Run]]] = {
-    "onnx": (".onnx", write_onnx, open_onnx),
-    "torch": (".pt2", write_program, open_program),
+def write_inductor(program: ExportedProgram, path: Path) -> None:
+    """Machine code for this kind of processor, with the weights in it."""
+    from torch._inductor import aoti_compile_and_package
+
+    with torch.no_grad():
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+
+
+def open_inductor(path: Path) -> Run:
+    from torch._inductor import aoti_load_package
+
+    package = aoti_load_package(str(path))
+    return lambda image: package(image.contiguous())
+
+
+FORMATS = {
+    "onnx": Format(".onnx", write_onnx, open_onnx),
+    "openvino": Format(".xml", write_openvino, open_openvino),
+    "torch": Format(".pt2", write_program, open_program),
+    "aotinductor": Format(".aoti.pt2", write_inductor, open_inductor, portable=False),
 }
-"""Name -> the file's suffix, what writes it, and what runs it."""
+"""The formats of `ommatid export`, by name."""
 
 
-@torch.no_grad()
-def exported_error(model: nn.Module, run: Run, images: list[Tensor]) -> float:
+@torch.inference_mode()
+def exported_error(model: nn.Module, run: Run, images: list[Tensor], tolerance: float = TOLERANCE) -> float:
     """Largest difference of the file's answers from the model's, as a fraction of the largest magnitude.
 
     Raises:
-        ValueError: it passes TOLERANCE.
+        ValueError: it passes the tolerance.
     """
     model = model.eval()
     errors = []
@@ -89,12 +133,13 @@ def exported_error(model: nn.Module, run: Run, images: list[Tensor]) -> float:
         expected, answer = model(image), run(image)
         errors.append(float((answer - expected).abs().max() / expected.abs().max()))
     worst = max(errors)
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         raise ValueError(f"the exported file does not answer as the model does: the difference is {worst:.1e}")
     return worst
 
 
-def _imported(package: str) -> Any:
+def imported(package: str) -> Any:
+    """Raises ValueError, with the way out, where the package is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError:

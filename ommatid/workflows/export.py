@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ommatid.data import eval_transform
+from ommatid.data.photographs import JUDGED_BY, list_photographs
+from ommatid.deployment.capture import capture_widest, classifier_sides
 from ommatid.deployment.export import FORMATS, exported_error
+from ommatid.deployment.exported import description_of
+from ommatid.deployment.prepare import Prepared
 from ommatid.models.config import require
 from ommatid.models.restorer import Sides
 from ommatid.models.weights import read_header
-from ommatid.runs.files import replacing, write_json
+from ommatid.runs.files import write_json
 from ommatid.runs.trained import CLASSIFICATION, find_weights, open_restorer, open_trained, task_of
 
 BATCHES = (1, 2, 5)
@@ -23,40 +33,57 @@ BATCHES = (1, 2, 5)
 @dataclass(frozen=True)
 class Exported:
     """The file, the description beside it, and the largest difference from the model's own answers, as a fraction of
-    their largest magnitude."""
+    their largest magnitude. `sides`: the heights and widths that it takes; None for one size alone."""
 
     path: Path
     description: Path
     error: float
+    sides: Sides | None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: a model, the side of its images in pixels, what users must know, and which sides other images
-    may have; None: the same."""
+    """What is exported: a model, the side of its images in pixels, what users must know, which sides other images
+    may have (None: the same), how a picture (3, H, W) of bytes becomes an image, and the type of an image's values."""
 
     model: nn.Module
     size: int
     description: dict[str, Any]
-    sides: Sides | None = None
+    sides: Sides | None
+    prepare: Callable[[Tensor], Tensor]
+    type: torch.dtype = torch.float32
 
-    def images(self, batch: int, larger: int = 0) -> Tensor:
+    def images(self, batch: int, sides: Sides | None, larger: int = 0) -> Tensor:
         """Random ones; where sides are free, taller by `larger` times what heights are multiples of, twice as wider."""
-        if self.sides is None:
-            return torch.rand(batch, 3, self.size, self.size)
-        rows, columns = self.sides.multiple
-        size = self.size if self.sides.longest is None else min(self.size, self.sides.longest // 2)
-        return torch.rand(batch, 3, *self.sides.nearest(size + larger * rows, size + 2 * larger * columns))
+        height = width = self.size
+        if sides is not None:
+            rows, columns = sides.multiple
+            size = self.size if sides.longest is None else min(self.size, sides.longest // 2)
+            height, width = sides.nearest(size + larger * rows, size + 2 * larger * columns)
+        images = torch.rand(batch, 3, height, width)
+        return images if self.type.is_floating_point else (256 * images).to(self.type)
+
+    def photographs(self) -> Iterator[Tensor]:
+        """Real images (1, 3, H, W)."""
+        for record in list_photographs().records:
+            if Path(record.name).name in JUDGED_BY:
+                pixels = np.array(record.source)
+                yield self.prepare(torch.from_numpy(pixels).permute(2, 0, 1))[None]
 
 
-def export(run_or_weights: str | Path, *, format: str = "onnx", out: str | Path | None = None) -> Exported:
+def export(
+    run_or_weights: str | Path, *, format: str = "onnx", prepare: bool = False, out: str | Path | None = None
+) -> Exported:
     """Writes a trained model as a file for other programs, and beside it, as JSON, how to prepare images for it.
 
-    Any number of images at a time works; a restoration network also takes any size that is a multiple of what the
-    description says. The file is run, and its answers compared with the model's, before it is kept.
+    Any number of images at a time works, and any size that is a multiple of what the description says, where the
+    architecture takes the same steps at every size. The file is run, on random images and on photographs, and its
+    answers compared with the model's, before it is kept.
 
     Args:
-        format: "onnx", or "torch" for a torch.export program.
+        format: "onnx", "openvino", "torch" for a torch.export program, or "aotinductor" for machine code, which runs
+            on processors of this kind alone.
+        prepare: puts the preparation of images for a classifier into the file: it takes uint8 pictures of any size.
         out: the file; beside the weights where None.
 
     Raises:
@@ -64,24 +91,50 @@ def export(run_or_weights: str | Path, *, format: str = "onnx", out: str | Path 
             that answers otherwise.
     """
     require(format in FORMATS, "format", format, " or ".join(FORMATS))
-    suffix, write, open_file = FORMATS[format]
+    kind = FORMATS[format]
     weights, _ = find_weights(run_or_weights)
     subject = _classifier(weights) if task_of(read_header(weights)) == CLASSIFICATION else _restorer(weights)
-    path = weights.with_suffix(suffix) if out is None else Path(out).expanduser()
+    if prepare:
+        subject = _prepared(subject)
+    path = weights.with_suffix(kind.suffix) if out is None else Path(out).expanduser()
+    require(path.name.endswith(kind.suffix), "out", str(path), f"a name that ends in {kind.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
+    with _moved_into(path) as draft:
         try:
-            write(subject.model, subject.images(2), draft, subject.sides)
-            images = [subject.images(batch, larger=batch - 1) for batch in BATCHES]
-            error = exported_error(subject.model, open_file(draft), images)
+            program, sides = capture_widest(subject.model, subject.images(2, subject.sides), subject.sides)
+            kind.write(program, draft)
+            images = [subject.images(batch, sides, larger=batch - 1) for batch in BATCHES]
+            error = exported_error(subject.model, kind.open(draft), [*images, *subject.photographs()])
         except ValueError:
             raise
         except Exception as problem:  # exporters and runtimes have errors of their own, of many lines
             reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             raise ValueError(f"{subject.description['model']} cannot be exported as {format}: {reason}") from problem
-    description = path.with_suffix(".json")
-    write_json(description, {"file": path.name, "format": format} | subject.description)
-    return Exported(path, description, error)
+    description = description_of(path)
+    write_json(description, {"file": path.name, "format": format, **subject.description, **_free(sides)})
+    return Exported(path, description, error, sides)
+
+
+def _free(sides: Sides | None) -> dict[str, Any]:
+    """What a description says about sizes."""
+    if sides is None:
+        return {}
+    return {
+        "multiple": sides.multiple,
+        "shortest": sides.nearest(1, 1),
+        "longest": None if sides.longest is None else sides.nearest(sides.longest, sides.longest),
+    }
+
+
+@contextmanager
+def _moved_into(path: Path) -> Iterator[Path]:
+    """Yields a path of the same name in a folder of its own; what is written there moves beside `path` in the end."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        draft = Path(folder) / path.name
+        yield draft
+        # The file itself last: where it is, all is there that it needs.
+        for written in sorted(Path(folder).iterdir(), key=draft.__eq__):
+            os.replace(written, path.parent / written.name)
 
 
 def _classifier(weights: Path) -> Subject:
@@ -92,18 +145,31 @@ def _classifier(weights: Path) -> Subject:
         "task": CLASSIFICATION,
         "input": {"name": "image", "shape": ["batch", 3, facts.size, facts.size], "type": "float32, RGB"},
         "prepare": "the centre square, resized (bicubic, antialiased), divided by 255, minus mean, divided by std",
+        "size": facts.size,
         "mean": facts.mean,
         "std": facts.std,
         "output": {"name": "answer", "shape": ["batch", len(facts.classes)], "type": "float32, logits"},
         "classes": facts.classes,
     }
-    return Subject(trained.model, facts.size, description)
+    sides = classifier_sides(trained.model, facts.size)
+    return Subject(trained.model, facts.size, description, sides, eval_transform(facts.size))
+
+
+def _prepared(subject: Subject) -> Subject:
+    """The classifier with its preparation in front."""
+    told = subject.description
+    require(told["task"] == CLASSIFICATION, "prepare", True, "false for all but classifiers")
+    model = Prepared(subject.model, subject.size, told["mean"], told["std"])
+    description = told | {
+        "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "uint8, RGB"},
+        "prepare": "none: the file takes the centre square, resizes and normalises it",
+    }
+    return Subject(model, subject.size, description, Sides(), lambda picture: picture, torch.uint8)
 
 
 def _restorer(weights: Path) -> Subject:
     trained = open_restorer(weights)
     model, facts = trained.model, trained.facts
-    sides = model.exported_sides()
     answer = [f"{model.scale} height", f"{model.scale} width"]
     description = {
         "model": facts.name,
@@ -112,9 +178,8 @@ def _restorer(weights: Path) -> Subject:
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "float32, RGB, 0 to 1"},
         "prepare": "divided by 255; height and width continued to multiples of `multiple`, best by mirroring, "
         "and to no less than `shortest`; what is beyond `longest` goes in parts",
-        "multiple": sides.multiple,
-        "shortest": sides.nearest(1, 1),
-        "longest": None if sides.longest is None else sides.nearest(sides.longest, sides.longest),
         "output": {"name": "answer", "shape": ["batch", 3, *answer], "type": "float32, RGB, about 0 to 1"},
     }
-    return Subject(model, facts.size, description, sides)
+    sides = model.exported_sides()
+    height, width = sides.nearest(facts.size, facts.size)
+    return Subject(model, facts.size, description, sides, lambda picture: picture[:, :height, :width] / 255)
