@@ -23,17 +23,12 @@ from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import image_for
 from ommatid.measuring.peers import Against, output_error, published_size, summarize, timm_twin
 from ommatid.measuring.timing import Call, alternate, thread_count
+from ommatid.measuring.timm_families import SUITE
 from ommatid.models import create_model
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 
 RESULTS = Path(__file__).parent / "results" / "against_timm.md"
-MODELS = [
-    *("vit_tiny", "vit_small", "convit_tiny", "tnt_small", "crossvit_tiny"),
-    *("swin_tiny", "swin_v2_tiny_window8", "maxvit_tiny_224", "davit_tiny", "halonet26t"),
-    *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "efficientvit_m0", "shvit_s1"),
-    *("convnext_tiny", "inception_v4", "inception_resnet_v2", "nasnetalarge"),
-]
 CPU = torch.device("cpu")
 PASSES = ["forward", "deployed forward", "training step"]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
@@ -94,7 +89,7 @@ def row(kind: str, size: tuple[int, int], result: Against) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=SUITE)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument(

@@ -36,6 +36,7 @@ RESUME = {
     "compare": "the same command continues where this one stopped",
     "explore": "the same command continues; no finished training is lost",
     "compress": "the same command continues where this one stopped",
+    "bench": "with --suite the same command continues where this one stopped",
     "restore": "the same command continues with the pictures that are left",
 }
 

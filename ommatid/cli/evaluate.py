@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ommatid.cli.options import Device, Size, Trained
+from ommatid.cli.options import Device, Size, TrainedOrExported
 
 
 def evaluate(
-    run: Trained,
+    run: TrainedOrExported,
     data: Annotated[str | None, typer.Argument(help="As for train; the run's own validation part by default.")] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     size: Size = None,

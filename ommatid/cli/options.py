@@ -16,6 +16,9 @@ DATA = (
 
 Data = Annotated[str, typer.Argument(help=DATA)]
 Trained = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a .safetensors file of one.")]
+TrainedOrExported = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, a .safetensors file of one, or what export wrote.")
+]
 Recipe = Annotated[
     str | None,
     typer.Option(help="default, quick, cifar, finetune, restore, or a YAML file; the task's usual one by default."),
@@ -67,3 +70,11 @@ def parse_seeds(text: str) -> int | list[int]:
         return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
     except ValueError:
         raise ValueError(f"--seeds {text!r} is neither a number of trainings nor seeds with commas, as 4,7") from None
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """`"1,16"` -> [1, 16]. Raises ValueError for anything else."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"{option} {text!r} is not whole numbers with commas, as 1,16") from None

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ommatid.cli.options import Device, Trained
+from ommatid.cli.options import Device, TrainedOrExported
 
 
 def predict(
-    run: Trained,
+    run: TrainedOrExported,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes per image.")] = 5,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 64,

@@ -67,9 +67,7 @@ def open_exported(path: str | Path) -> Trained:
     told = read_description(path)
     if told["task"] != CLASSIFICATION:
         raise ValueError(f"{path} is of a {told['task']}, which tells no classes apart")
-    facts = WeightFacts(
-        told["model"], tuple(told["classes"]), told["size"], tuple(told["mean"]), tuple(told["std"])
-    )
+    facts = WeightFacts(told["model"], tuple(told["classes"]), told["size"], tuple(told["mean"]), tuple(told["std"]))
     try:
         run = FORMATS[told["format"]].open(path)
     except ValueError:

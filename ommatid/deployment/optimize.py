@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,17 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.measuring.machine import describe_machine, instruction_sets
+from ommatid.deployment.forms import Form, forms_of, largest_difference, machine_code_forms, own_forms, tensors_of
+from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import usable_device
-from ommatid.measuring.timing import quartiles, repeat
+from ommatid.measuring.timing import Call, alternate, quartiles, thread_count
 from ommatid.nn.deploy import deployed_copy
 from ommatid.runs.files import write_json
 
 TOLERANCE = 0.03
 """Largest difference of outputs, as a fraction of their largest magnitude, that a faster form may show."""
 
-ROUNDS, SECONDS = 15, 4.0
-"""Timed calls of each form, at most, and none begun after so long."""
+ROUNDS, SECONDS = 15, 6.0
+"""Timed rounds of the forms in turn, at most, and none begun after so long."""
+
+WITHIN_REACH = 1.3
+"""Times the fastest median after the first rounds: what is slower is not measured on."""
+
+AS_IT_CAME = "as it came"
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """What was tried, as it was measured, and the form that was kept. The first trial is the model as it came."""
+    """What was tried, as it was measured, and the form that was kept, with the CPU threads that it runs with (None: as
+    many as PyTorch has). The first trial is the model as it came."""
 
     chosen: str
+    threads: int | None
     trials: tuple[Trial, ...]
 
     @property
@@ -73,22 +80,10 @@ class Optimized(nn.Module):
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Any:
-        return self.model(image)
-
-
-class Autocast(nn.Module):
-    """`model`, computing in `dtype` where that is safe; its outputs are float32 all the same."""
-
-    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model
-        self.device_type = device.type
-        self.dtype = dtype
-
-    def forward(self, image: Tensor) -> Any:
-        # Entered in here, so that it is part of what is compiled.
-        with torch.autocast(self.device_type, self.dtype):
-            return _as_float(self.model(image))
+        if self.report.threads is None:
+            return self.model(image)
+        with thread_count(self.report.threads):
+            return self.model(image)
 
 
 def optimize(
@@ -96,15 +91,18 @@ def optimize(
 ) -> Optimized:
     """The fastest form of `model` for inputs like `example` on this machine.
 
-    Tried are the deployed form, reduced precision where the processor computes in it, and compilation, alone and
-    together. Each is measured; of those whose outputs stay within `tolerance` of the model's own, the fastest is kept.
+    Tried are the deployed form, channels-last weights, reduced precision where the processor computes in it, PyTorch's
+    compiler, ONNX Runtime and OpenVINO where they are installed; the best of all is then tried with one thread, and as
+    machine code of AOTInductor. They are measured in turns; of those whose outputs stay within `tolerance` of the
+    model's own, the fastest is kept.
 
     Args:
         model: any of this library's, or any module of one tensor.
-        example: (B, C, H, W), of the batch and size that the speed matters for.
+        example: (B, C, H, W), of the batch and size that the speed matters for. Other shapes work too, though some
+            forms serve them no faster than the model itself does.
         target: "cpu" or "cuda".
         tolerance: largest difference of outputs, as a fraction of their largest magnitude.
-        cache: the folder that remembers which form won; `~/.cache/ommatid` where None.
+        cache: the folder that remembers which form won, and its machine code; `~/.cache/ommatid/optimize` where None.
 
     Raises:
         ValueError: this machine has no such target.
@@ -112,86 +110,94 @@ def optimize(
     device = usable_device(target)
     subject = copy.deepcopy(model).eval().requires_grad_(False).to(device)
     example = example.to(device)
-    forms = dict(_forms(subject, device))
     place = (cache or _cache_folder()) / f"{_fingerprint(subject, example, tolerance)}.json"
+    forms = _forms(subject, example, place.with_suffix(".pt2"))
     report = _remembered(place)
-    if report is None:
-        report = _measured(forms, example, device, tolerance)
+    if report is None or report.chosen not in forms:
+        report, best = _search(forms, example, tolerance)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, asdict(report))
+        return Optimized(best, report)
     return Optimized(forms[report.chosen](), report)
 
 
-Form = Callable[[], nn.Module]
+def _forms(model: nn.Module, example: Tensor, code: Path) -> dict[str, Form]:
+    """Every form by name, the model as it came first, machine code last."""
+    deployed = deployed_copy(model)
+    forms: dict[str, Form] = {AS_IT_CAME: lambda: model}
+    forms |= {"deployed" if name == "eager" else name: make for name, make in forms_of(deployed, example).items()}
+    forms |= own_forms(deployed, example.device)
+    if example.device.type == "cpu":
+        forms |= machine_code_forms(deployed, example, code)
+    return forms
 
 
-def _forms(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Form]]:
-    """Every form by name, the model as it came first."""
-    yield "as it came", lambda: model
-    yield "deployed", lambda: deployed_copy(model)
-    yield "compiled", lambda: _compiled(deployed_copy(model))
-
-    def reduced(dtype: torch.dtype) -> nn.Module:
-        return Autocast(deployed_copy(model), device, dtype)
-
-    for name in _precisions(device):
-        dtype = getattr(torch, name)
-        yield name, partial(reduced, dtype)
-        yield f"compiled {name}", partial(lambda dtype: _compiled(reduced(dtype)), dtype)
-
-
-def _precisions(device: torch.device) -> tuple[str, ...]:
-    """Those below float32 that the device computes in, rather than imitates."""
-    if device.type == "cpu":
-        return ("bfloat16",) if "bf16" in instruction_sets() else ()
-    return ("bfloat16", "float16")
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    # Freezing makes the weights constants of the compiled program, laid out as its products want them.
-    model.compile(options={"freezing": True})
-    return model
+def _search(forms: dict[str, Form], example: Tensor, tolerance: float) -> tuple[Report, nn.Module]:
+    """Measures in two rounds: all forms but machine code, then the best of them in its further ways."""
+    made, trials = _made({name: make for name, make in forms.items() if "AOTInductor" not in name}, example, tolerance)
+    race = _race({name: partial(form, example) for name, form in made.items()}, example.device)
+    best = min(race, key=race.__getitem__)
+    threads = torch.get_num_threads()
+    code = best.replace("compiled", "AOTInductor")
+    if code != best and code in forms:
+        further, tried = _made({code: forms[code]}, example, tolerance, made[AS_IT_CAME])
+        made, trials = made | further, trials | tried
+    single = f"{best}, 1 thread"
+    calls: dict[str, Call] = {name: partial(made[name], example) for name in (best, code) if name in made}
+    if example.device.type == "cpu" and threads > 1 and not best.startswith(("OpenVINO", "ONNX")):
+        calls[single] = partial(_on_one_thread, made[best], example)
+    final = _race(calls, example.device) if len(calls) > 1 else {}
+    # Against what it was raced with: the machine may have slowed down since the first round.
+    race |= {name: race[best] * taken / final[best] for name, taken in final.items()}
+    winner = min(race, key=race.__getitem__)
+    trials |= {name: Trial(name, 1e3 * taken, trials.get(name, trials[best]).error) for name, taken in race.items()}
+    chosen = best if winner == single else winner
+    report = Report(chosen, 1 if winner == single else None, tuple(trials.values()))
+    return report, made[chosen]
 
 
-def _measured(forms: dict[str, Form], example: Tensor, device: torch.device, tolerance: float) -> Report:
-    trials: list[Trial] = []
+def _made(
+    forms: dict[str, Form], example: Tensor, tolerance: float, reference: nn.Module | None = None
+) -> tuple[dict[str, nn.Module], dict[str, Trial]]:
+    """The forms that can be had and agree with the reference, the first of them if None; and what is known of all."""
+    made: dict[str, nn.Module] = {}
+    trials: dict[str, Trial] = {}
+    for name, make in forms.items():
+        try:
+            with torch.no_grad():
+                form = make()
+            reference = reference or form
+            with torch.inference_mode():
+                error = largest_difference(form(example), tensors_of(reference(example)))
+        except Exception as problem:  # what can't be had here is no reason to fail: other forms remain
+            reason = (str(problem).strip().splitlines() or [""])[0]
+            trials[name] = Trial(name, None, None, f"{type(problem).__name__}: {reason}")
+            continue
+        trials[name] = Trial(name, None, error, None if error <= tolerance else f"error {error:.1e}: too large")
+        if error <= tolerance:
+            made[name] = form
+    return made, trials
+
+
+def _race(calls: dict[str, Call], device: torch.device) -> dict[str, float]:
+    """Seconds of each call, measured in turns; those that have no chance are left behind after the first rounds."""
     with torch.inference_mode():
-        expected = _tensors(next(iter(forms.values()))()(example))
-        for name, make in forms.items():
-            trials.append(_trial(name, make, example, expected, device))
-            torch.compiler.reset()
-    allowed = [trial for trial in trials if trial.error is not None and trial.error <= tolerance]
-    return Report(min(allowed, key=lambda trial: trial.latency_ms or 0.0).form, tuple(trials))
+        few = alternate(list(calls.values()), device, rounds=3, seconds=SECONDS)
+        times = {
+            name: quartiles(list(column)).median for name, column in zip(calls, zip(*few, strict=True), strict=True)
+        }
+        close = [name for name in calls if times[name] <= WITHIN_REACH * min(times.values())]
+        if len(close) == 1:
+            return times
+        more = alternate([calls[name] for name in close], device, rounds=ROUNDS, seconds=SECONDS)
+    return times | {
+        name: quartiles(list(column)).median for name, column in zip(close, zip(*more, strict=True), strict=True)
+    }
 
 
-def _trial(name: str, make: Form, example: Tensor, expected: list[Tensor], device: torch.device) -> Trial:
-    try:
-        form = make()
-        answers = _tensors(form(example))
-    except Exception as error:  # what can't be compiled here is no reason to fail: other forms remain
-        return Trial(name, None, None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    errors = [
-        float((answer - value).abs().max() / value.abs().max().clamp_min(1e-12))
-        for answer, value in zip(answers, expected, strict=True)
-    ]
-    times = repeat(lambda: form(example), device, rounds=ROUNDS, seconds=SECONDS)
-    return Trial(name, 1e3 * quartiles(times).median, max(errors))
-
-
-def _tensors(answer: Any) -> list[Tensor]:
-    """The tensors of an answer that is one, or a list of them, or a dictionary of them."""
-    if isinstance(answer, Tensor):
-        return [answer]
-    return [tensor for part in (answer.values() if isinstance(answer, dict) else answer) for tensor in _tensors(part)]
-
-
-def _as_float(answer: Any) -> Any:
-    """The answer with its tensors in float32."""
-    if isinstance(answer, Tensor):
-        return answer.float() if answer.is_floating_point() else answer
-    if isinstance(answer, dict):
-        return {name: _as_float(part) for name, part in answer.items()}
-    return type(answer)(_as_float(part) for part in answer)
+def _on_one_thread(form: nn.Module, example: Tensor) -> Any:
+    with thread_count(1):
+        return form(example)
 
 
 def _cache_folder() -> Path:
@@ -210,6 +216,6 @@ def _remembered(place: Path) -> Report | None:
     """What an earlier call found out; None where there was none, or its file is no longer readable."""
     try:
         told = json.loads(place.read_text())
-        return Report(told["chosen"], tuple(Trial(**trial) for trial in told["trials"]))
+        return Report(told["chosen"], told["threads"], tuple(Trial(**trial) for trial in told["trials"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

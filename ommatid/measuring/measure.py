@@ -25,15 +25,16 @@ class Measurement:
 
     `memory_mb` is the peak of a forward pass, weights and input included, in units of 2^20 bytes.
     `macs` are multiply-adds of one image in matrix products, convolutions and attention, as papers count them.
+    Memory, parameters and MACs are None of what is no PyTorch module: they are counted in its operators.
     """
 
     latency_ms: float
     latency_p25: float
     latency_p75: float
     throughput: float
-    memory_mb: float
-    parameters: int
-    macs: int
+    memory_mb: float | None
+    parameters: int | None
+    macs: int | None
     size: tuple[int, int]
     batch: int
     throughput_batch: int
@@ -71,6 +72,7 @@ def measure(
         ValueError: a setting is impossible on this machine.
     """
     check_settings(batch, throughput_batch, threads, precision, rounds)
+    counted = next(model.parameters(), None) is not None
     target, size = usable_device(device), pair(size or native_size(model))
     subject = prepared(model, target, precision)
     with thread_count(threads), torch.inference_mode():
@@ -86,9 +88,9 @@ def measure(
             latency_p25=1e3 * latency.p25,
             latency_p75=1e3 * latency.p75,
             throughput=throughput_batch / slowness.median,
-            memory_mb=forward_memory(subject, image_for(subject, batch, size)) / 2**20,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            macs=count_macs(subject, image_for(subject, 1, size)),
+            memory_mb=forward_memory(subject, image_for(subject, batch, size)) / 2**20 if counted else None,
+            parameters=sum(parameter.numel() for parameter in model.parameters()) if counted else None,
+            macs=count_macs(subject, image_for(subject, 1, size)) if counted else None,
             size=size,
             batch=batch,
             throughput_batch=throughput_batch,

@@ -178,3 +178,11 @@ TIMM_FAMILIES = {
 
 TIMM_MODELS = {ours: theirs for family in TIMM_FAMILIES.values() for ours, theirs in family.models.items()}
 """Our variant -> timm's model of the same architecture."""
+
+SUITE = (
+    *("vit_tiny", "vit_small", "convit_tiny", "tnt_small", "crossvit_tiny"),
+    *("swin_tiny", "swin_v2_tiny_window8", "maxvit_tiny_224", "davit_tiny", "halonet26t"),
+    *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "efficientvit_m0", "shvit_s1"),
+    *("convnext_tiny", "inception_v4", "inception_resnet_v2", "nasnetalarge"),
+)
+"""One variant of each shared family, or a few, by which the family is compared."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ommatid.deployment.exported import is_exported, open_exported
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import (
     Measurement,
@@ -75,7 +76,7 @@ def bench(
     """Measures every model with fresh weights. A model that fails becomes a row with its error; the others go on.
 
     Args:
-        models: names of variants or families, as in `create_model`.
+        models: names of variants or families, as in `create_model`, or files of exported classifiers.
         size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks.
         deploy: measures the model's `deploy()` copy, as one would use it for inference.
         against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
@@ -119,6 +120,9 @@ def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any
     """The row of one model. `settings` are the keyword arguments of `measure`."""
     row = BenchRow(name)
     try:
+        if is_exported(name):
+            row.measurement = measure_exported(name, settings)
+            return row
         model = create_at_size(name, settings["size"])
         twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
         subject = deployed_copy(model) if deploy else model
@@ -134,6 +138,15 @@ def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any
     except Exception as error:  # one broken model must not hide the numbers of the others
         row.error = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return row
+
+
+def measure_exported(path: str, settings: dict[str, Any]) -> Measurement:
+    """The speed of an exported classifier, at its own size where none is set; its precision is the file's."""
+    require(settings["precision"] == "float32", "precision", settings["precision"], "float32 for exported files")
+    require(settings["device"] == "cpu", "device", settings["device"], "cpu for exported files")
+    with thread_count(settings["threads"]):  # runtimes take their number of threads once, when a file is opened
+        trained = open_exported(path)
+    return measure(trained.model, **settings | {"size": settings["size"] or trained.facts.size})
 
 
 def create_at_size(name: str, size: int | None) -> nn.Module:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ommatid.deployment.exported import is_exported
 from ommatid.measuring.measure import usable_device
 from ommatid.methods.attacks import parse_attack
 from ommatid.models.config import require
-from ommatid.models.weights import read_header
-from ommatid.runs.trained import CLASSIFICATION, RESTORATION, find_weights, task_of
+from ommatid.runs.trained import CLASSIFICATION, RESTORATION
 from ommatid.workflows.evaluate_classifier import evaluate_classifier, judge
 from ommatid.workflows.evaluate_restorer import evaluate_restorer
+from ommatid.workflows.opening import trained_for
 
 __all__ = ["evaluate", "judge"]
 
@@ -48,10 +49,11 @@ def evaluate(
     require(batch >= 1, "batch", batch, "1 or more")
     require(size is None or size >= 1, "size", size, "1 or more")
     place = usable_device(device)
-    task = task_of(read_header(find_weights(run_or_weights)[0]))
-    require(task in EVALUATIONS, "task", task, f"{', '.join(EVALUATIONS)}, in the header of {run_or_weights}")
+    task = trained_for(run_or_weights)
+    require(task in EVALUATIONS, "task", task, f"{', '.join(EVALUATIONS)}, in {run_or_weights}")
     if attack is None:
         return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out)
     parse_attack(attack)
     require(task == CLASSIFICATION, "attack", attack, f"none for a {task}: attacks mislead classifiers")
+    require(not is_exported(run_or_weights), "attack", attack, "none for an exported file: attacks follow gradients")
     return evaluate_classifier(run_or_weights, data, batch=batch, size=size, device=place, out=out, attack=attack)

@@ -19,7 +19,8 @@ from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import evaluation_folder, own_run
 from ommatid.runs.files import replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import Trained, open_trained
+from ommatid.runs.trained import Trained
+from ommatid.workflows.opening import open_classifier
 from ommatid.workflows.under_attack import under_attack
 
 BINS = 15
@@ -38,7 +39,7 @@ def evaluate_classifier(
     attack: str | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`; the numbers are those of `judge`, the mistakes those that the model was surest of."""
-    trained = open_trained(run_or_weights)
+    trained = open_classifier(run_or_weights)
     samples, source = open_samples(trained, data)
     size = size or trained.facts.size
     likelihoods, labels = _answers(trained, samples, batch=batch, size=size, device=device)

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ommatid.data import eval_transform
 from ommatid.data.photographs import JUDGED_BY, list_photographs
@@ -40,17 +42,26 @@ class Exported:
     error: float
     sides: Sides | None
 
+    @property
+    def sizes(self) -> str:
+        """Which images the file takes, in words."""
+        if self.sides is None:
+            return "of one size"
+        rows, columns = self.sides.multiple
+        words = "of any size" if rows == columns == 1 else f"of sides that are multiples of {rows} and {columns}"
+        return words if self.sides.longest is None else f"{words}, up to {self.sides.longest}"
+
 
 @dataclass(frozen=True)
 class Subject:
     """What is exported: a model, the side of its images in pixels, what users must know, which sides other images
-    may have (None: the same), how a picture (3, H, W) of bytes becomes an image, and the type of an image's values."""
+    may have (None: the same), how a picture becomes an image (3, H, W), and the type of an image's values."""
 
     model: nn.Module
     size: int
     description: dict[str, Any]
     sides: Sides | None
-    prepare: Callable[[Tensor], Tensor]
+    prepare: Callable[[Image.Image], Tensor]
     type: torch.dtype = torch.float32
 
     def images(self, batch: int, sides: Sides | None, larger: int = 0) -> Tensor:
@@ -67,8 +78,7 @@ class Subject:
         """Real images (1, 3, H, W)."""
         for record in list_photographs().records:
             if Path(record.name).name in JUDGED_BY:
-                pixels = np.array(record.source)
-                yield self.prepare(torch.from_numpy(pixels).permute(2, 0, 1))[None]
+                yield self.prepare(Image.fromarray(np.array(record.source)))[None]
 
 
 def export(
@@ -164,7 +174,7 @@ def _prepared(subject: Subject) -> Subject:
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "uint8, RGB"},
         "prepare": "none: the file takes the centre square, resizes and normalises it",
     }
-    return Subject(model, subject.size, description, Sides(), lambda picture: picture, torch.uint8)
+    return Subject(model, subject.size, description, Sides(), pil_to_tensor, torch.uint8)
 
 
 def _restorer(weights: Path) -> Subject:
@@ -182,4 +192,6 @@ def _restorer(weights: Path) -> Subject:
     }
     sides = model.exported_sides()
     height, width = sides.nearest(facts.size, facts.size)
-    return Subject(model, facts.size, description, sides, lambda picture: picture[:, :height, :width] / 255)
+    return Subject(
+        model, facts.size, description, sides, lambda picture: pil_to_tensor(picture)[:, :height, :width] / 255
+    )

@@ -20,7 +20,8 @@ from ommatid.models.config import require
 from ommatid.report.pictures import labelled_png
 from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import Trained, open_trained
+from ommatid.runs.trained import Trained
+from ommatid.workflows.opening import open_classifier
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def predict(
     require(top >= 1, "top", top, "1 or more")
     require(batch >= 1, "batch", batch, "1 or more")
     place = usable_device(device)
-    trained = open_trained(run_or_weights)
+    trained = open_classifier(run_or_weights)
     images = open_images(list(paths))
     if out is not None:
         csv, json, pictures = (

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from ommatid.data import MEAN
+from ommatid.data import MEAN, eval_transform
+from ommatid.deployment.exported import open_exported
 from ommatid.models import create_model, load, save
 from ommatid.runs.trained import RestorerFacts
+from ommatid.workflows.bench import bench
+from ommatid.workflows.evaluate import evaluate
 from ommatid.workflows.export import export
+from ommatid.workflows.predict import predict
 
-from .small import save_weights
+from .small import photographs, save_weights
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -28,6 +32,12 @@ MAXIM_GRIDS = {"block_size_hr": [2, 2], "grid_size_hr": [2, 4], "block_size_lr":
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
     return save_weights(tmp_path / "best.safetensors", ("cat", "ship", "truck"))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Of a size at which the sides of its images are free."""
+    return save_weights(tmp_path / "best.safetensors", ("cat", "ship", "truck"), size=64)
 
 
 def save_restorer(path: Path, family: str, config: dict[str, Any]) -> Path:
@@ -83,8 +93,72 @@ def test_a_torch_program_gives_the_same_answers(classifier: Path, tmp_path: Path
     torch.testing.assert_close(answer, load(classifier)(images), rtol=1e-3, atol=1e-4)
 
 
+def test_openvino_runs_a_classifier_in_every_size_that_the_description_names(large: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    done = export(large, format="openvino")
+    told = json.loads(done.description.read_text())
+    assert (told["multiple"], told["shortest"], told["longest"]) == ([32, 32], [64, 64], None)
+    compiled = openvino.compile_model(done.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for shape in [(1, 3, 64, 64), (3, 3, 96, 160)]:
+        images = torch.rand(shape)
+        answer = torch.from_numpy(compiled([images.numpy()])[0])
+        torch.testing.assert_close(answer, load(large)(images).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_that_prepares_images_answers_as_ommatid_does_from_the_picture(large: Path) -> None:
+    done = export(large, prepare=True)
+    session = onnxruntime.InferenceSession(done.path)
+    for height, width in [(83, 120), (64, 64), (41, 30)]:
+        picture = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+        (answer,) = session.run(["answer"], {"image": picture[None].numpy()})
+        expected = load(large)(eval_transform(64)(picture)[None]).detach()
+        torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-2, atol=1e-2)
+    told = json.loads(done.description.read_text())
+    assert told["input"]["type"] == "uint8, RGB"
+
+
+@pytest.mark.slow
+def test_machine_code_gives_the_same_answers(classifier: Path) -> None:
+    done = export(classifier, format="aotinductor")
+    assert done.path.name == "best.aoti.pt2"
+    images = torch.rand(4, 3, 32, 32)
+    answer = open_exported(done.path).model(images)
+    torch.testing.assert_close(answer, load(classifier)(images).detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_predict_evaluate_and_bench_take_the_file(classifier: Path, prepare: bool, tmp_path: Path) -> None:
+    data = photographs(tmp_path / "photographs")
+    file = export(classifier, prepare=prepare).path
+    theirs, ours = (predict(subject, [data / "val"]).predictions for subject in (file, classifier))
+    for one, other in zip(theirs, ours, strict=True):
+        assert [label.name for label in one.labels] == [label.name for label in other.labels]
+        assert [label.probability for label in one.labels] == pytest.approx(
+            [label.probability for label in other.labels], abs=1e-3
+        )
+    judged, known = (evaluate(subject, data, out=tmp_path / "report") for subject in (file, classifier))
+    assert judged["confusion"] == known["confusion"]
+    (row,) = bench([str(file)], rounds=3, seconds=0.1, throughput_batch=2)
+    assert row.error is None
+    assert row.measurement is not None
+    assert row.measurement.size == (32, 32)
+    assert row.measurement.macs is None
+    with pytest.raises(ValueError, match="follow gradients"):
+        evaluate(file, data, attack="pgd 8/255 x10")
+
+
+def test_a_file_without_its_description_is_refused(classifier: Path) -> None:
+    done = export(classifier, format="torch")
+    done.description.write_text("{}")
+    with pytest.raises(ValueError, match="not a description that `ommatid export` wrote"):
+        predict(done.path, ["."])
+    done.description.unlink()
+    with pytest.raises(ValueError, match=r"there is no .*best.pt2.json"):
+        predict(done.path, ["."])
+
+
 def test_impossible_wishes_are_refused(classifier: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="allowed is onnx or torch"):
+    with pytest.raises(ValueError, match="allowed is onnx or openvino or torch or aotinductor"):
         export(classifier, format="onyx")
     with pytest.raises(ValueError, match="nothing"):
         export(tmp_path / "nothing")
