@@ -26,6 +26,7 @@ _HOMES = {
     "bench": "workflows.bench",
     "serve": "workflows.serve",
     "verify": "workflows.verify",
+    "upcycle": "methods.upcycling",
 }
 
 __all__ = [*_HOMES]

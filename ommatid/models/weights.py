@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ommatid.models.registry import families, family_of
+from ommatid.nn.moe.upcycling import upcycle_
 from ommatid.nn.resize import resize_
 from ommatid.nn.sparse import hold_zeros_, pack, unpack
 
@@ -28,7 +29,7 @@ def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> N
         "format": "pt",
         "family": family_of(model).id,
         "config": json.dumps(model.config.to_dict()),
-        **_pruned_header(model),
+        **_changes_header(model),
         **(extra or {}),
     }
     state = pack(model.state_dict(), getattr(model, "sparse", ()))
@@ -40,10 +41,12 @@ def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> N
     path.chmod(permissions)  # safetensors writes for the owner's eyes only
 
 
-def _pruned_header(model: Any) -> dict[str, str]:
-    """What a model that has lost units or weights is rebuilt by, beside its config."""
+def _changes_header(model: Any) -> dict[str, str]:
+    """What a model that got experts, or has lost units or weights, is rebuilt by, beside its config."""
     resized, sparse = getattr(model, "resized", None), getattr(model, "sparse", ())
     header = {} if resized is None else {"resized": json.dumps(resized)}
+    upcycled = getattr(model, "upcycled", None)
+    header |= {} if upcycled is None else {"upcycled": json.dumps(upcycled)}
     return header | ({"sparse": json.dumps(sparse)} if sparse else {})
 
 
@@ -74,10 +77,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def fit_to_(
     model: nn.Module, header: dict[str, str], state: Mapping[str, Tensor], *, classes_of: Collection[str] = ()
 ) -> None:
-    """Gives a model that was built from its config the sizes of a state that has lost units since (methods/pruning).
+    """Gives a model that was built from its config the experts that its state got since (methods/upcycling), and the
+    sizes of one that has lost units (methods/pruning).
 
     classes_of: tensors whose first axis stays the model's own.
     """
+    if "upcycled" in header:
+        model.upcycled = json.loads(header["upcycled"])
+        upcycle_(model, **json.loads(header["upcycled"]))
     if "resized" in header:
         own = model.state_dict()
         shapes = {

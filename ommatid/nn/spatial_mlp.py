@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ommatid.nn.deploy import scale_output_
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.residual import MakeNorm
 
@@ -32,4 +31,4 @@ class SpatialMLP(nn.Module):
         return self.mlp(self.norm(self.mixer(x)))
 
     def scale_output_(self, scale: Tensor) -> None:
-        scale_output_(self.mlp.fc2, scale)
+        self.mlp.scale_output_(scale)

@@ -79,7 +79,9 @@ class StackedSwiGLU(nn.Module):
 
 
 class StackedMixer(nn.Module):
-    """E times any channel mixer that treats tokens (..., C) one by one, its parameters stacked along a first axis.
+    """E times any channel mixer that treats rows one by one, its parameters stacked along a first axis.
+
+    Rows are tokens (R, C), or, for a mixer that looks at neighbours, maps (R, H, W, C).
 
     All experts work at once on buffers of as many places as the busiest needs: batched products, but time and memory
     grow with the imbalance.
@@ -110,7 +112,7 @@ class StackedMixer(nn.Module):
         place = torch.arange(len(rows), device=rows.device) - (ends - sizes).index_select(0, expert)
         static = torch.compiler.is_compiling() or torch.jit.is_tracing()
         places = len(rows) if static else int(sizes.max())
-        buffers = rows.new_zeros(self.experts, places, rows.shape[1]).index_put((expert, place), rows)
+        buffers = rows.new_zeros(self.experts, places, *rows.shape[1:]).index_put((expert, place), rows)
         parameters: dict[str, Tensor] = dict(self.mixer.named_parameters())
         answers = vmap(self._one, randomness="different")(parameters, buffers)
         return answers[expert, place]

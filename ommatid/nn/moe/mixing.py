@@ -53,26 +53,26 @@ def _rows(routing: Routing) -> int:
 
 
 def mix_sorted(tokens: Tensor, routing: Routing, experts: Experts, *, weigh_input: bool = False) -> Tensor:
-    """(S, C) -> (S, C_out): each token's answers, weighted and added up; 0 for a token without experts.
+    """(S, ..., C) -> (S, ..., C_out): each token's answers, weighted and added up; 0 for a token without experts.
 
     Time and memory grow linearly with the kept pairs.
 
     Args:
-        tokens: (S, C).
+        tokens: (S, C); or whatever else experts take as rows, such as maps (S, H, W, C).
         routing: of these tokens.
         experts: what works on rows sorted by expert.
         weigh_input: weights multiply what goes into the experts, not what comes out.
     """
     planned = plan(routing)
     rows = tokens.index_select(0, planned.token)
-    weight = planned.weight[:, None]
+    weight, kept = (values.view(-1, *[1] * (rows.dim() - 1)) for values in (planned.weight, planned.kept))
     if weigh_input:
         answers = experts(rows * weight.to(rows.dtype), planned.ends)
-        answers = answers * planned.kept[:, None].to(answers.dtype)
+        answers = answers * kept.to(answers.dtype)
     else:
         answers = experts(rows, planned.ends)
         answers = answers * weight.to(answers.dtype)
-    return answers.new_zeros(len(tokens), answers.shape[1]).index_add(0, planned.token, answers)
+    return answers.new_zeros(len(tokens), *answers.shape[1:]).index_add(0, planned.token, answers)
 
 
 def mix_one_hot(tokens: Tensor, routing: Routing, experts: Experts, *, weigh_input: bool = False) -> Tensor:

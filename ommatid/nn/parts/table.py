@@ -16,6 +16,7 @@ from torch import nn
 from ommatid.nn import embed, feedforward, mixers, norm, position
 from ommatid.nn.conv_glu import ConvGLU, GatedConvMLP
 from ommatid.nn.mbconv import FusedMBConv, MBConv
+from ommatid.nn.moe.layer import mixture_of_mlps
 from ommatid.nn.parts import makers, rules
 from ommatid.nn.parts.part import Part, Role, Rule
 from ommatid.nn.reparam import ReparamConv
@@ -86,6 +87,7 @@ CHANNEL_MIXERS: dict[str, tuple[Make, Any]] = {
     "gated_conv_mlp": (GatedConvMLP, None),
     "spatial_gate_mlp": (SpatialGateMLP, None),
     "rotated_mlp": (RotatedMLP, None),
+    "moe": (mixture_of_mlps, None),
     "mbconv": (makers.mbconv, MBConv),
     "fused_mbconv": (makers.fused_mbconv, FusedMBConv),
     "none": (makers.nothing, None),
