@@ -14,6 +14,7 @@ from ommatid.catalog import parity
 from ommatid.models import Backbone, Family, create_model, families, load_reference
 from ommatid.models.config import suggest
 from ommatid.models.procedure import Procedure
+from ommatid.nn.shapes import LayersWithoutValues
 from ommatid.runs.files import check_writable, write_json
 
 
@@ -167,12 +168,12 @@ def counted_config(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_published(family: Family, folder: Path) -> list[CountResult]:
-    """Counts the parameters of every published variant, built without memory on the meta device."""
+    """Counts the parameters of every published variant, built without the memory that its weights would take."""
     results = []
     for row in (row for row in published(folder) if row.get("parameters")):
         result = CountResult(family.id, row["name"], row["parameters"], None)
         try:
-            with torch.device("meta"):
+            with LayersWithoutValues():
                 model = create_model(family.id, **counted_config(row))
             result.found = sum(parameter.numel() for parameter in model.parameters())
         except ValueError as error:
