@@ -1,7 +1,7 @@
 """Every family's smallest image classifier trained for a few short epochs: does the loss fall, is every number finite?
 
-DATA is an image folder, of which the first images of each class are taken. Families that refuse 64 pixels are trained at
-the smallest of a few larger sizes that they take.
+DATA is an image folder, of which the first images of each class are taken. Families that refuse 64 pixels are trained
+at the smallest of a few larger sizes that they take.
 
     python benchmarks/train_families.py cifar10
 """
@@ -61,7 +61,7 @@ def trained(name: str, data: Path, out: Path, epochs: int) -> tuple[int, list[fl
                 progress=False,
             )  # fmt: skip
         except ValueError as error:
-            if size == SIZES[-1] or "image_size" not in str(error) and "size" not in str(error):
+            if size == SIZES[-1] or "size" not in str(error):
                 raise
             continue
         return size, [row["train_loss"] for row in result.curve]
