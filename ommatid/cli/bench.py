@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ommatid.cli.options import Device, Size, Threads, whole_numbers
+from ommatid.cli.options import Decoder, Device, Size, Threads, whole_numbers
 from ommatid.cli.tables import terminal
 
 
@@ -25,6 +25,8 @@ def bench(
     device: Device = "cpu",
     deploy: Annotated[bool, typer.Option(help="Measure the deployed form.")] = True,
     against: Annotated[Literal["timm"] | None, typer.Option(help="Measure its model too, in turns with ours.")] = None,
+    task: Annotated[str | None, typer.Option(help="segmentation or detection: backbones with what is on them.")] = None,
+    decoder: Decoder = None,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
     suite: Annotated[
         bool, typer.Option("--suite", help="Race what timm has too, by every way to run it; resumable.")
@@ -70,6 +72,8 @@ def bench(
         device=device,
         deploy=deploy,
         against=against,
+        task=task,
+        decoder=decoder,
         json_path=json,
     )
     failed = [f"{row.model}: {row.error}" for row in rows if row.error]

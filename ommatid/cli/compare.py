@@ -11,6 +11,7 @@ from rich.console import Console
 from ommatid.cli.options import (
     Batch,
     Data,
+    Decoder,
     Degrade,
     Devices,
     Epochs,
@@ -33,6 +34,7 @@ def compare(
         str, typer.Option(help="Names and YAML files, with commas; NAME[FIELD=VALUE,...] changes fields.")
     ],
     task: Task = None,
+    decoder: Decoder = None,
     degrade: Degrade = None,
     recipe: Recipe = None,
     seeds: Annotated[str, typer.Option(help="How many trainings of each model; or their seeds, as in 4,7.")] = "1",
@@ -57,6 +59,7 @@ def compare(
         data,
         split_models(models),
         task=task,
+        decoder=decoder,
         degrade=degrade,
         recipe=recipe,
         seeds=parse_seeds(seeds),

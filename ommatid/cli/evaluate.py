@@ -22,7 +22,7 @@ def evaluate(
         str | None, typer.Option(metavar="WORDS", help='Also judge misleading changes: "pgd 8/255 x10", "fgsm 8/255".')
     ] = None,
 ) -> None:
-    """Judge a trained model: accuracy, confusion and calibration, or PSNR and SSIM, and where it fails, as a page."""
+    """Judge a trained model: accuracy and calibration, PSNR and SSIM, mIoU, or AP, and where it fails, as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow
 
     result = workflow(run, data, batch=batch, size=size, device=device, out=out, attack=attack)

@@ -11,7 +11,8 @@ import yaml
 
 DATA = (
     "digits, an image folder, a CSV of path,label, or torchvision:NAME; "
-    "for restoration photographs, or a folder of pictures or pairs."
+    "for restoration photographs, or a folder of pictures or pairs; for segmentation and detection scenes, a folder "
+    "with images/ and masks/, with COCO's JSON, or of Pascal VOC."
 )
 
 Data = Annotated[str, typer.Argument(help=DATA)]
@@ -21,9 +22,17 @@ TrainedOrExported = Annotated[
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option(help="default, quick, cifar, finetune, restore, or a YAML file; the task's usual one by default."),
+    typer.Option(
+        help="default, quick, cifar, finetune, restore, segment, detect, or a YAML file; the usual one by default."
+    ),
 ]
-Task = Annotated[str | None, typer.Option(help="classification or restoration; classification by default.")]
+Task = Annotated[
+    str | None,
+    typer.Option(help="classification, restoration, segmentation or detection; classification by default."),
+]
+Decoder = Annotated[
+    str | None, typer.Option(help="For segmentation and detection, what is on the backbone that --model names.")
+]
 Degrade = Annotated[
     str | None,
     typer.Option(

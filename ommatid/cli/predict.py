@@ -20,16 +20,15 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Folder for CSV, JSON and pictures together.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions to this CSV file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the predictions to this JSON file.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Write each image with its labels to this folder.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Write each image with what is on it to this folder.")] = None,
 ) -> None:
-    """Name what is on images."""
+    """Name what is on images, and draw where it is."""
     from ommatid.workflows.predict import predict as workflow
 
     found = workflow(run, images, top=top, batch=batch, device=device, out=out, csv=csv, json=json, pictures=pictures)
     console, errors = Console(), Console(stderr=True)
     for prediction in found.predictions:
-        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in prediction.labels)
-        console.print(f"{prediction.path}: {labels}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{prediction.path}: {prediction.told}", markup=False, highlight=False, soft_wrap=True)
     for path, reason in found.skipped:
         errors.print(f"skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if found.skipped:

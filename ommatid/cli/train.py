@@ -11,6 +11,7 @@ from rich.console import Console
 from ommatid.cli.options import (
     DATA,
     Batch,
+    Decoder,
     Degrade,
     Devices,
     Epochs,
@@ -30,6 +31,10 @@ def train(
     degrade: Degrade = None,
     model: Annotated[
         str | None, typer.Option(help="A name that `ommatid models` lists; a small one for the task by default.")
+    ] = None,
+    decoder: Decoder = None,
+    checkpoint: Annotated[
+        bool | None, typer.Option("--checkpoint", help="Less memory in dense trainings, for more time.")
     ] = None,
     recipe: Recipe = None,
     epochs: Epochs = None,
@@ -63,6 +68,8 @@ def train(
         task=task,
         degrade=degrade,
         model=model,
+        decoder=decoder,
+        checkpoint=checkpoint,
         recipe=recipe,
         epochs=epochs,
         size=size,

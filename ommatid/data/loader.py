@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ommatid.data.augment import BatchMix, ImageTransform
 from ommatid.data.errors import DataError
-from ommatid.data.picture_samples import PictureSamples
 from ommatid.data.samples import Samples
 
 Key = tuple[int, int]
@@ -96,7 +95,7 @@ def make_loader(
 
 
 def epoch_loader(
-    samples: Samples | PictureSamples,
+    samples: Dataset[Any],
     draw: Callable[[int], Any],
     join: Callable[[list[Any]], Any],
     *,
@@ -114,10 +113,11 @@ def epoch_loader(
     """
     if batch < 1:
         raise DataError(f"batch is {batch}; allowed: 1 or more")
-    if drop_last and len(samples) < batch * ranks:
+    count = len(samples)  # type: ignore[arg-type]
+    if drop_last and count < batch * ranks:
         raise DataError(
-            f"{len(samples)} training images do not fill one batch of {batch} on {ranks} process(es); "
-            f"choose a batch of {max(len(samples) // ranks, 1)} or less"
+            f"{count} training images do not fill one batch of {batch} on {ranks} process(es); "
+            f"choose a batch of {max(count // ranks, 1)} or less"
         )
     sampler = EpochSampler(samples, num_replicas=ranks, rank=rank, shuffle=shuffle, seed=zlib.crc32(b"%d" % seed))
     return Loader(

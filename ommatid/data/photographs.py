@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from ommatid.data.record import Listing, Record
@@ -12,12 +14,23 @@ JUDGED_BY = ("astronaut", "chelsea", "flower")
 
 def list_photographs() -> Listing:
     """Fourteen photographs of 300 to 741 pixels a side, five of them grey, with a split of their own."""
+    return Listing(
+        [
+            Record(f"photographs/{name}", "", "val" if name in JUDGED_BY else "train", pixels)
+            for name, pixels in photographs().items()
+        ]
+    )
+
+
+@cache
+def photographs() -> dict[str, np.ndarray]:
+    """Each (H, W, 3) uint8, by name. They are read once: do not write to them."""
     # scikit-image fetches some of its pictures from a network; these lie in the package itself.
     from skimage import data
     from sklearn.datasets import load_sample_image
 
     left, right, _ = data.stereo_motorcycle()
-    photographs = {
+    pictures = {
         "astronaut": data.astronaut(),
         "brick": data.brick(),
         "camera": data.camera(),
@@ -33,12 +46,7 @@ def list_photographs() -> Listing:
         "motorcycle-right": right,
         "rocket": data.rocket(),
     }
-    return Listing(
-        [
-            Record(f"photographs/{name}", "", "val" if name in JUDGED_BY else "train", _rgb(pixels))
-            for name, pixels in photographs.items()
-        ]
-    )
+    return {name: _rgb(pixels) for name, pixels in pictures.items()}
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def usable_device(name: str | torch.device) -> torch.device:
 
 def native_size(model: nn.Module) -> int | tuple[int, int]:
     """The image size in the model's config, 224 where it has none."""
-    return getattr(getattr(model, "config", None), "image_size", DEFAULT_SIZE)
+    return getattr(getattr(model, "config", None), "image_size", None) or DEFAULT_SIZE
 
 
 def prepared(model: nn.Module, device: torch.device, precision: str) -> nn.Module:

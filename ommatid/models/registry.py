@@ -28,7 +28,7 @@ from torch import nn
 
 from ommatid.models.backbone import Backbone
 from ommatid.models.config import Config, PartConfig, suggest
-from ommatid.models.dense import Detector, Segmenter
+from ommatid.models.dense import Detector, MaskTransformer, Segmenter
 from ommatid.models.restorer import Restorer
 
 ModelClass = TypeVar("ModelClass", bound=type[nn.Module])
@@ -153,6 +153,11 @@ def is_detector(family: Family, config: PartConfig) -> bool:
     return issubclass(family.class_of(config), Detector)
 
 
+def is_mask_transformer(family: Family, config: PartConfig) -> bool:
+    """Whether the config stands for a detector whose things are masks."""
+    return issubclass(family.class_of(config), MaskTransformer)
+
+
 def find_classifier(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
     """As `find`, with config fields overridden as in `create_model`, for what trains and runs on images.
 
@@ -174,6 +179,30 @@ def find_restorer(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
     family, config = _find_overridden(name, overrides)
     if not is_restorer(family, config):
         raise ValueError(f"{name} is {_kind(family, config)}, not a restoration network")
+    return family, config
+
+
+def find_segmenter(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
+    """As `find_classifier`, for what gives every pixel a class: networks of logits, and mask transformers.
+
+    Raises:
+        ValueError: as `create_model` does, or the name is that of another kind of model.
+    """
+    family, config = _find_overridden(name, overrides)
+    if not (is_segmenter(family, config) or is_mask_transformer(family, config)):
+        raise ValueError(f"{name} is {_kind(family, config)}, not a segmentation network")
+    return family, config
+
+
+def find_detector(name: str, **overrides: Any) -> tuple[Family, PartConfig]:
+    """As `find_classifier`, for what finds things.
+
+    Raises:
+        ValueError: as `create_model` does, or the name is that of another kind of model.
+    """
+    family, config = _find_overridden(name, overrides)
+    if not is_detector(family, config):
+        raise ValueError(f"{name} is {_kind(family, config)}, not a detector")
     return family, config
 
 

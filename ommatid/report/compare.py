@@ -95,7 +95,7 @@ def _with_quartiles(run: Row) -> dict[str, Any]:
 
 def _certainty(runs: Sequence[Row], images: int, metric: Metric) -> Markup | None:
     models = by_model(runs, metric)
-    if not models or not images or not metric.is_share:
+    if not models or not images or not metric.counted:
         return None
     best = max(model[metric.key] for model in models)
     margin = 100 * accuracy_margin(best, images)

@@ -17,6 +17,7 @@ class Metric:
 
     key: its name in files. word: in sentences. better, best: of a model that has more, or most, of it. unit: "%" for a
     share from 0 to 1, else what is written behind it, if anything. near: how far from the best is still close to it.
+    counted: whether it is a share of the images that are judged, which has a margin of chance.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Metric:
     best: str
     unit: str
     near: float
+    counted: bool = False
 
     @property
     def title(self) -> str:
@@ -37,7 +39,7 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of the images, which has a margin of chance."""
+        """Whether it is written in per cent."""
         return self.unit == "%"
 
     def exact(self, value: float) -> str:
@@ -88,11 +90,21 @@ class Yardstick:
         return cls(tuple(Metric(**metric) for metric in values["metrics"]), values["work"])
 
 
-ACCURACY = Metric("accuracy", "accuracy", "more accurate", "most accurate", unit="%", near=0.01)
-TOP5 = Metric("top5", "top 5", "more often among five", "most often among five", unit="%", near=0.01)
+ACCURACY = Metric("accuracy", "accuracy", "more accurate", "most accurate", unit="%", near=0.01, counted=True)
+TOP5 = Metric("top5", "top 5", "more often among five", "most often among five", unit="%", near=0.01, counted=True)
 CLASSIFIERS = Yardstick((ACCURACY, TOP5), "images")
 """Also what is meant by results that name no yardstick."""
 
 PSNR = Metric("psnr", "PSNR", "of higher PSNR", "highest PSNR", unit="dB", near=0.1)
 SSIM = Metric("ssim", "SSIM", "of higher SSIM", "highest SSIM", unit="", near=0.005)
 RESTORERS = Yardstick((PSNR, SSIM), "megapixels")
+
+MIOU = Metric("miou", "mIoU", "of higher mIoU", "highest mIoU", unit="%", near=0.01)
+PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", "of more right pixels", "most right pixels", "%", near=0.01)
+SEGMENTERS = Yardstick((MIOU, PIXEL_ACCURACY), "images")
+
+AP = Metric("ap", "AP", "of higher AP", "highest AP", unit="%", near=0.01)
+AP50 = Metric("ap50", "AP50", "of higher AP50", "highest AP50", unit="%", near=0.01)
+AP75 = Metric("ap75", "AP75", "of higher AP75", "highest AP75", unit="%", near=0.01)
+DETECTORS = Yardstick((AP, AP50, AP75), "images")
+"""AP is COCO's: the mean over overlaps from 0.5 to 0.95, and over the classes."""

@@ -1,6 +1,8 @@
 """A table whose rows are sorted by clicking a header or pressing Enter on it (see assets/page.js)."""
 
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,3 +75,10 @@ def _cells(column: Column, rows: Sequence[Mapping[str, Any]], tag: str) -> list[
             )
         )
     return cells
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows, the names of the columns first, as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

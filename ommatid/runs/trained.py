@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 from torch import nn
 
 from ommatid.models import load
+from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find_classifier, find_restorer
 from ommatid.models.restorer import Restorer
 from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
 
 CLASSIFICATION, RESTORATION = "classification", "restoration"
+SEGMENTATION, DETECTION = "segmentation", "detection"
 """Names of the tasks, in settings and in headers. A header without one is a classifier's."""
 
 
@@ -83,6 +85,48 @@ class RestorerFacts:
         return cls(header["name"], header["degrade"] or None, int(header["image_size"]))
 
 
+@dataclass(frozen=True)
+class SceneFacts:
+    """Of a network that gives pixels their classes, or finds things.
+
+    task, name: what was trained for what. sides: height and width of its images in pixels; view: whether pictures are
+    fitted into them ("whole") or seen part by part ("window"). mean, std: normalisation, per channel.
+    """
+
+    task: str
+    name: str
+    classes: tuple[str, ...]
+    sides: tuple[int, int]
+    view: Literal["whole", "window"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_header(self) -> dict[str, str]:
+        return {
+            "task": self.task,
+            "name": self.name,
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "image_size": str(max(self.sides)),
+            "sides": json.dumps(self.sides),
+            "view": self.view,
+            "normalisation": json.dumps({"mean": self.mean, "std": self.std}),
+        }
+
+    @classmethod
+    def from_header(cls, header: dict[str, str]) -> Self:
+        normalisation = json.loads(header["normalisation"])
+        height, width = json.loads(header["sides"])
+        return cls(
+            task=header["task"],
+            name=header["name"],
+            classes=tuple(json.loads(header["classes"])),
+            sides=(height, width),
+            view="window" if header["view"] == "window" else "whole",
+            mean=tuple(normalisation["mean"]),
+            std=tuple(normalisation["std"]),
+        )
+
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 FactsT = TypeVar("FactsT", bound=Facts)
 
@@ -99,6 +143,7 @@ class Opened(Generic[ModelT, FactsT]):
 
 Trained = Opened[nn.Module, WeightFacts]
 TrainedRestorer = Opened[Restorer, RestorerFacts]
+TrainedScenes = Opened[DenseModel, SceneFacts]
 
 
 def open_trained(run_or_weights: str | Path) -> Trained:
@@ -125,13 +170,27 @@ def open_restorer(run_or_weights: str | Path) -> TrainedRestorer:
     weights, run = find_weights(run_or_weights)
     header = read_header(weights)
     if "classes" in header:
-        raise ValueError(f"{run_or_weights} is of a classification: it tells classes apart and restores no pictures")
+        raise ValueError(f"{run_or_weights} is of a {task_of(header)}: it tells classes apart and restores no pictures")
     model = load(weights)
     find_restorer(header["family"])
     assert isinstance(model, Restorer)
     if "degrade" not in header:
         raise ValueError(f"{weights} does not say what it undoes: it was saved by hand, not by `ommatid train`")
     return TrainedRestorer(model, RestorerFacts.from_header(header), weights, run)
+
+
+def open_dense(run_or_weights: str | Path) -> TrainedScenes:
+    """Opens a network for segmentation or detection, from a run folder (its best weights) or a file of a training.
+
+    Raises ValueError, in one line, where it is neither, or holds a model for another task.
+    """
+    weights, run = find_weights(run_or_weights)
+    header = read_header(weights)
+    if "sides" not in header:
+        raise ValueError(f"{run_or_weights} is of a {task_of(header)}: it knows neither pixels' classes nor boxes")
+    model = load(weights)
+    assert isinstance(model, DenseModel)
+    return TrainedScenes(model, SceneFacts.from_header(header), weights, run)
 
 
 def find_weights(run_or_weights: str | Path) -> tuple[Path, Run | None]:

@@ -13,8 +13,8 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from ommatid.tasks.averaging import move_average
 
-Batch = tuple[Tensor, Tensor]
-"""What the model sees (B, ...), and what it should make of it (B, ...)."""
+Batch = tuple[Tensor, Any]
+"""What the model sees (B, ...), and what it should make of it: (B, ...), or one entry for each image."""
 
 MakeOptimizer = Callable[[nn.Module], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
 """model -> optimiser, and its schedule per step."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning_utilities.core.apply_func import apply_to_collection
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.utils import save_image
@@ -139,8 +140,8 @@ class StopAtNonsense(Callback):
         if not torch.isfinite(pl_module.loss):
             assert self.batch is not None
             folder = self.folder / f"bad-batch-step{trainer.global_step}"
-            inputs, targets = (part.detach().cpu() for part in self.batch)
-            save_batch(folder, self.task.tensors((inputs, targets)), self.task.drawn((inputs, targets)))
+            batch: Batch = apply_to_collection(self.batch, Tensor, lambda part: part.detach().cpu())
+            save_batch(folder, self.task.tensors(batch), self.task.drawn(batch))
             raise TrainingError(
                 f"the loss became {pl_module.loss.item()} in epoch {trainer.current_epoch + 1}, step "
                 f"{trainer.global_step}; its batch is in {folder}; try a lower lr, or precision float32"

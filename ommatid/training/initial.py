@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ommatid.models import create_model, load_reference
+from ommatid.models.dense import DenseModel
 from ommatid.models.registry import Family, families, family_of, find
 from ommatid.models.weights import fit_to_, keep_sparse_, read_header, read_state
 
@@ -68,6 +69,31 @@ def model_from_weights(
     return model
 
 
+def backbone_from_weights(model: DenseModel, weights: Path, *, say: Callable[[str], None]) -> None:
+    """Loads the weights of a classifier, our file or the checkpoint of its reference, into a dense model's backbone.
+
+    Its head is left out. Raises ValueError: as `model_from_weights` does, or the model has no backbone of its own.
+    """
+    backbone = model.backbone
+    if backbone is None:
+        raise ValueError(f"{weights} does not fit {type(model).__name__}: it has no backbone of its own")
+    family = family_of(backbone)
+    header = weights_header(weights)
+    if header is None:
+        report = load_reference(backbone, read_reference(weights))
+        misfits, left = report.missing + [line.split(" ")[0] for line in report.mismatched], report.unexpected
+    else:
+        if header["family"] != family.id:
+            raise ValueError(f"{weights} holds a {header['family']}, not a {family.id}")
+        state = load_file(weights)
+        misfits, left = _place(backbone, state), [name for name in state if name not in backbone.state_dict()]
+    if misfits:
+        raise ValueError(
+            f"{weights} does not fit {family.id}: it has no {misfits[0]} of that shape ({len(misfits)} such)"
+        )
+    say(f"the backbone starts from {weights}" + (f"; of no use here: {', '.join(left[:5])}" if left else ""))
+
+
 def _known(family: Family, fields: Mapping[str, int]) -> dict[str, int]:
     """Those that the family's config has."""
     known = {field.name for field in dataclasses.fields(family.config)}
@@ -121,16 +147,21 @@ def check_patch(model: nn.Module, size: int, scale: int) -> None:
         )
 
 
-def _answer_shape(model: nn.Module, size: int) -> tuple[int, ...] | None:
-    """Of one image; None where the answer is no tensor."""
+def answer_of(model: nn.Module, sides: tuple[int, int]) -> Any:
+    """What the model says of one image. Raises ValueError where it does not take such."""
     try:
         with torch.no_grad():
-            answer = model.eval()(torch.zeros(1, 3, size, size))
+            return model.eval()(torch.zeros(1, 3, *sides))
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"size = {size} is not possible for {type(model).__name__}: {reason}") from None
+        raise ValueError(f"size = {sides[0]} is not possible for {type(model).__name__}: {reason}") from None
     finally:
         model.train()
+
+
+def _answer_shape(model: nn.Module, size: int) -> tuple[int, ...] | None:
+    """Of one image; None where the answer is no tensor."""
+    answer = answer_of(model, (size, size))
     return tuple(answer.shape) if isinstance(answer, Tensor) else None
 
 

@@ -28,11 +28,14 @@ from ommatid.measuring.timing import alternate, thread_count
 from ommatid.measuring.timm_families import TIMM_MODELS
 from ommatid.models import create_model
 from ommatid.models.config import require
+from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find, find_classifier, is_restorer
 from ommatid.models.restorer import Restorer
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 from ommatid.runs.files import check_writable, write_json
+from ommatid.runs.trained import SEGMENTATION
+from ommatid.training.tasks import Task, find_task
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
 
@@ -69,6 +72,8 @@ def bench(
     device: str = "cpu",
     deploy: bool = True,
     against: Literal["timm"] | None = None,
+    task: str | None = None,
+    decoder: str | None = None,
     rounds: int = 50,
     seconds: float = 5.0,
     json_path: str | Path | None = None,
@@ -80,6 +85,7 @@ def bench(
         size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks.
         deploy: measures the model's `deploy()` copy, as one would use it for inference.
         against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
+        task, decoder: measures what stands on the backbones for segmentation or detection, not the backbones alone.
         json_path: where to write machine, settings and rows as JSON.
         batch, throughput_batch, threads, precision, device, rounds, seconds: as in `measure`.
 
@@ -108,22 +114,31 @@ def bench(
         "rounds": rounds,
         "seconds": seconds,
     }
-    rows = [bench_one(name, deploy=deploy, against=bool(against), settings=settings) for name in names]
+    kind = None if task is None and decoder is None else find_task(task or SEGMENTATION)
+    rows = [bench_one(name, kind, decoder, deploy=deploy, against=bool(against), settings=settings) for name in names]
     if json_path is not None:
-        settings |= {"deploy": deploy, "against": against}
+        settings |= {"deploy": deploy, "against": against, "task": task, "decoder": decoder}
         report = {"machine": describe_machine(), "settings": settings, "rows": [row.to_dict() for row in rows]}
         write_json(Path(json_path), report)
     return rows
 
 
-def bench_one(name: str, *, deploy: bool, against: bool, settings: dict[str, Any]) -> BenchRow:
+def bench_one(
+    name: str,
+    task: Task | None = None,
+    decoder: str | None = None,
+    *,
+    deploy: bool,
+    against: bool,
+    settings: dict[str, Any],
+) -> BenchRow:
     """The row of one model. `settings` are the keyword arguments of `measure`."""
     row = BenchRow(name)
     try:
         if is_exported(name):
             row.measurement = measure_exported(name, settings)
             return row
-        model = create_at_size(name, settings["size"])
+        model = create_at_size(name, settings["size"], task, decoder)
         twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
         subject = deployed_copy(model) if deploy else model
         if isinstance(subject, Restorer):
@@ -149,9 +164,13 @@ def measure_exported(path: str, settings: dict[str, Any]) -> Measurement:
     return measure(trained.model, **settings | {"size": settings["size"] or trained.facts.size})
 
 
-def create_at_size(name: str, size: int | None) -> nn.Module:
+def create_at_size(name: str, size: int | None, task: Task | None = None, decoder: str | None = None) -> nn.Module:
     """The model with position tables for the size, where its family has any. Restoration networks take every size."""
-    if is_restorer(*find(name)):
+    if task is not None:
+        name, fields = task.composed(name, {}, decoder)
+        task.find(name, **fields)
+        return create_model(name, **({"image_size": size} if size and "backbone" in fields else {}), **fields).eval()
+    if is_restorer(*find(name)) or issubclass(find(name)[0].model, DenseModel):
         return create_model(name).eval()
     _, config = find_classifier(name)
     return create_model(name, **({"image_size": size} if size and hasattr(config, "image_size") else {})).eval()

@@ -20,6 +20,7 @@ from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import measure, usable_device
 from ommatid.models.config import require, suggest
 from ommatid.models.registry import find
+from ommatid.models.weights import read_header
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import duration
 from ommatid.report.recommend import speed
@@ -44,7 +45,7 @@ class Plan:
     """What every model of a comparison is put through.
 
     task: what they are trained for. training: keyword arguments of `train`. common: fields of the models' configs.
-    measuring: arguments of `measure`.
+    measuring: arguments of `measure`. decoder: what is on the backbones, for tasks that have such.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Plan:
     training: Mapping[str, Any]
     common: Mapping[str, Any]
     measuring: Mapping[str, Any]
+    decoder: str | None = None
 
     def check(self) -> None:
         """Raises ValueError for what is impossible for every model."""
@@ -72,6 +74,8 @@ class Plan:
         rest = {"size": size, "devices": self.training["devices"], "set": self.common}
         if self.training["degrade"] is not None:
             rest["degrade"] = self.training["degrade"]
+        if self.decoder is not None:
+            rest["decoder"] = self.decoder
         return json.loads(json.dumps({"recipe": recipe.pop("name")} | recipe | rest | dict(self.measuring)))
 
     def _recipe(self) -> Recipe:
@@ -84,6 +88,7 @@ def compare(
     models: Sequence[str],
     *,
     task: str | None = None,
+    decoder: str | None = None,
     degrade: str | None = None,
     recipe: str | Path | None = None,
     seeds: int | Sequence[int] = 1,
@@ -109,6 +114,7 @@ def compare(
         models: registered names; `NAME[FIELD=VALUE,...]` changes fields of that model's config. A YAML file of such
             fields is a composition of parts (`pyramid`), or of the `model` that it names.
         seeds: how many trainings of each model, or their seeds.
+        decoder: for segmentation and detection, what is on every backbone among the models.
         task, degrade, recipe, epochs, size, batch, lr, precision, devices: as for `train`.
         set: fields of the models' configs, for every model that has such a field.
         device, threads: what latency, throughput and memory are measured on; PyTorch's number of threads where None.
@@ -126,10 +132,10 @@ def compare(
     kind = find_task(task or CLASSIFICATION)
     changes = {"epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision, "devices": devices}
     training = {"task": kind.name, "degrade": degrade, "recipe": recipe or kind.recipe} | changes
-    plan = Plan(kind, data, training, dict(set or {}), {"device": device, "threads": threads})
+    plan = Plan(kind, data, training, dict(set or {}), {"device": device, "threads": threads}, decoder)
     plan.check()
     seeds = _seeds(seeds)
-    specs, unusable = _usable(kind, list(dict.fromkeys(models)), plan.common)
+    specs, unusable = _usable(kind, list(dict.fromkeys(models)), plan.common, decoder)
     images = plan.open()
     settings = plan.settings(images)
     folder = Path(out).expanduser() if out else Path("runs", _default_name(plan, models, settings))
@@ -158,7 +164,7 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _usable(
-    task: Task, models: Sequence[str], common: Mapping[str, Any]
+    task: Task, models: Sequence[str], common: Mapping[str, Any], decoder: str | None
 ) -> tuple[dict[str, ModelSpec], dict[str, str]]:
     """The models that can be built, and the error of those that cannot, by how they were written.
 
@@ -169,6 +175,8 @@ def _usable(
     for text in models:
         try:
             spec = parse_model(text)
+            name, fields = task.composed(spec.name, spec.settings, decoder)
+            spec = replace(spec, name=name, settings=fields)
             task.find(spec.name, **spec.config(common))
             specs[spec.text] = spec
         except ValueError as error:
@@ -186,7 +194,7 @@ def _rows(task: Task, specs: Mapping[str, ModelSpec], unusable: Mapping[str, str
     """One for each model that cannot be used, then for each model and seed, seed by seed: all can be judged early."""
     blank = partial(new_row, metrics=task.yardstick.metrics)
     rows = [
-        blank(spec.text, find(spec.name)[0].id, seed, f"runs/{spec.folder}-seed{seed}")
+        blank(spec.text, find(spec.settings.get("backbone", spec.name))[0].id, seed, f"runs/{spec.folder}-seed{seed}")
         for seed in seeds
         for spec in specs.values()
     ]
@@ -282,7 +290,7 @@ def _measured(path: Path, row: Row, rows: Sequence[Row], plan: Plan) -> Row:
         return {name: known[name] for name in MEASURES}
     run = Run.open(path)
     model = deployed_copy(run.load_model())
-    found = measure(model, size=plan.task.speed_size or run.size, **plan.measuring)
+    found = measure(model, size=plan.task.speed_size or _sides(run), **plan.measuring)
     return {
         "latency_ms": found.latency_ms,
         "latency_spread_ms": [found.latency_p25, found.latency_p75],
@@ -291,6 +299,15 @@ def _measured(path: Path, row: Row, rows: Sequence[Row], plan: Plan) -> Row:
         "parameters": found.parameters,
         "macs": found.macs,
     }
+
+
+def _sides(run: Run) -> int | tuple[int, int]:
+    """Of the images that the model was trained on."""
+    told = read_header(run.weights()).get("sides")
+    if told is None:
+        return run.size
+    height, width = json.loads(told)
+    return height, width
 
 
 def _time_left(rows: Sequence[Row], metric: str) -> str:
@@ -328,7 +345,7 @@ def _command(plan: Plan, models: Sequence[str], seeds: Sequence[int], out: str |
     # The last comma tells a single seed from a number of trainings.
     told = str(len(seeds)) if counted else "".join(f"{seed}," for seed in seeds)
     words = ["ommatid", "compare", str(plan.data), "--models", ",".join(models)]
-    options = {**plan.training, **plan.measuring, "seeds": told, "out": out}
+    options = {**plan.training, "decoder": plan.decoder, **plan.measuring, "seeds": told, "out": out}
     words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     words += [word for name, value in plan.common.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     return shlex.join(words)

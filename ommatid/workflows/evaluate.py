@@ -9,14 +9,21 @@ from ommatid.deployment.exported import is_exported
 from ommatid.measuring.measure import usable_device
 from ommatid.methods.attacks import parse_attack
 from ommatid.models.config import require
-from ommatid.runs.trained import CLASSIFICATION, RESTORATION
+from ommatid.runs.trained import CLASSIFICATION, DETECTION, RESTORATION, SEGMENTATION
 from ommatid.workflows.evaluate_classifier import evaluate_classifier, judge
+from ommatid.workflows.evaluate_detector import evaluate_detector
 from ommatid.workflows.evaluate_restorer import evaluate_restorer
+from ommatid.workflows.evaluate_segmenter import evaluate_segmenter
 from ommatid.workflows.opening import trained_for
 
 __all__ = ["evaluate", "judge"]
 
-EVALUATIONS = {CLASSIFICATION: evaluate_classifier, RESTORATION: evaluate_restorer}
+EVALUATIONS = {
+    CLASSIFICATION: evaluate_classifier,
+    RESTORATION: evaluate_restorer,
+    SEGMENTATION: evaluate_segmenter,
+    DETECTION: evaluate_detector,
+}
 
 
 def evaluate(
@@ -35,7 +42,8 @@ def evaluate(
         data: as for `train`; classes are matched by name. The data that the model was trained on, which is also what
             None stands for, means its validation part as the run split it, never images that it has trained on.
         batch, size: images at a time, and their side in pixels, that of the training where not given; a restoration
-            network takes whole pictures one by one, whatever these are.
+            network takes whole pictures one by one, whatever these are; so do those for segmentation and detection,
+            which see them with `size` as their longer side.
         out: folder for the files; `evaluation-DATA` beside the weights where not given.
         attack: for a classifier, a small change of each image that misleads it, as in "pgd 8/255 x10": how good it
             still is then.

@@ -1,10 +1,8 @@
-"""predict: what is on images that nobody has labelled."""
+"""predict: what is on images that nobody has labelled, and where."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from csv import writer as csv_writer
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,10 +16,12 @@ from ommatid.data import Images, Skipped, eval_transform, open_images
 from ommatid.measuring.measure import usable_device
 from ommatid.models.config import require
 from ommatid.report.pictures import labelled_png
+from ommatid.report.table import csv_text
 from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import Trained
-from ommatid.workflows.opening import open_classifier
+from ommatid.runs.trained import DETECTION, SEGMENTATION, Trained, open_dense
+from ommatid.workflows.opening import open_classifier, trained_for
+from ommatid.workflows.predict_scenes import ScenePrediction, predict_scenes, scenes_csv
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,20 @@ class Prediction:
     path: str
     labels: list[Label]
 
+    @property
+    def told(self) -> str:
+        """A line for people."""
+        return ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Predictions:
     """One entry for each image that could be read; the others are in `skipped`, with the reason."""
 
-    predictions: list[Prediction]
+    predictions: Sequence[Prediction | ScenePrediction]
     skipped: list[Skipped]
 
 
@@ -60,12 +68,14 @@ def predict(
     json: str | Path | None = None,
     pictures: str | Path | None = None,
 ) -> Predictions:
-    """Classifies image files, and all images below folders.
+    """Says what is on image files, and all images below folders: classes, and of dense models where.
 
     Args:
-        top: how many classes to name per image; all of them where there are fewer.
+        top: how many classes to name per image; all of them where there are fewer. For segmentation and detection, how
+            many classes or things are in its line; files have all.
         csv, json: files to write the predictions to.
-        pictures: folder for a copy of each image with its labels written under it, as PNG.
+        pictures: folder for a copy of each image with its labels written under it, or masks and boxes drawn on it, as
+            PNG; masks themselves are in masks/ below it, PNG files of class numbers.
         out: folder for all three: predictions.csv, predictions.json and pictures/.
 
     Raises:
@@ -74,7 +84,7 @@ def predict(
     require(top >= 1, "top", top, "1 or more")
     require(batch >= 1, "batch", batch, "1 or more")
     place = usable_device(device)
-    trained = open_classifier(run_or_weights)
+    dense = trained_for(run_or_weights) in (SEGMENTATION, DETECTION)
     images = open_images(list(paths))
     if out is not None:
         csv, json, pictures = (
@@ -84,31 +94,43 @@ def predict(
     csv, json = (None if path is None else _parent_made(path) for path in (csv, json))
     for path in filter(None, (csv, json)):
         check_writable(path)
-    found: list[Prediction] = []
-    for prediction, image in _classified(trained, images, top=top, batch=batch, device=place):
-        found.append(prediction)
-        if pictures is not None:
-            # Numbered, so that files of one name in different folders do not overwrite each other.
-            _write_picture(image, prediction, Path(pictures) / f"{len(found):05}-{Path(prediction.path).stem}.png")
-    result = Predictions(found, images.skipped)
+    folder = None if pictures is None else Path(pictures).expanduser()
+    if dense:
+        seen = list(predict_scenes(open_dense(run_or_weights), images, top=top, device=place, pictures=folder))
+        text = scenes_csv(seen)
+    else:
+        trained = open_classifier(run_or_weights)
+        found = list(_named(trained, images, top=top, batch=batch, device=place, pictures=folder))
+        text = predictions_csv(found)
+    result = Predictions(seen if dense else found, images.skipped)
     if csv is not None:
-        write_text(csv, predictions_csv(found))
+        write_text(csv, text)
     if json is not None:
         write_json(json, _json(result))
     return result
 
 
+def _named(
+    trained: Trained, images: Images, *, top: int, batch: int, device: torch.device, pictures: Path | None
+) -> Iterator[Prediction]:
+    """Every prediction in turn, its picture written to `pictures`."""
+    classified = _classified(trained, images, top=top, batch=batch, device=device)
+    for number, (prediction, image) in enumerate(classified, start=1):
+        if pictures is not None:
+            # Numbered, so that files of one name in different folders do not overwrite each other.
+            _write_picture(image, prediction, pictures / f"{number:05}-{Path(prediction.path).stem}.png")
+        yield prediction
+
+
 def predictions_csv(predictions: Sequence[Prediction]) -> str:
     """One row per image: path,label,probability and, for further classes, label_2,probability_2 and so on."""
-    text = io.StringIO()
-    writer = csv_writer(text, lineterminator="\n")
     further = range(2, len(predictions[0].labels) + 1)
     columns = (column for rank in further for column in (f"label_{rank}", f"probability_{rank}"))
-    writer.writerow(["path", "label", "probability", *columns])
-    for prediction in predictions:
-        cells = (cell for label in prediction.labels for cell in (label.name, f"{label.probability:.6f}"))
-        writer.writerow([prediction.path, *cells])
-    return text.getvalue()
+    rows = [
+        [one.path, *(cell for label in one.labels for cell in (label.name, f"{label.probability:.6f}"))]
+        for one in predictions
+    ]
+    return csv_text([["path", "label", "probability", *columns], *rows])
 
 
 def _classified(
@@ -134,7 +156,7 @@ def _likeliest(answer: Tensor, classes: Sequence[str], top: int) -> list[Label]:
 
 def _json(result: Predictions) -> dict[str, Any]:
     return {
-        "predictions": [asdict(prediction) for prediction in result.predictions],
+        "predictions": [prediction.to_dict() for prediction in result.predictions],
         "skipped": [skip._asdict() for skip in result.skipped],
     }
 

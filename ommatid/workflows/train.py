@@ -17,6 +17,7 @@ from torch import nn
 
 import ommatid
 from ommatid.measuring.machine import describe_machine
+from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find
 from ommatid.report.metric import Metric
 from ommatid.runs.alone import alone_in
@@ -25,7 +26,7 @@ from ommatid.runs.files import write_json
 from ommatid.runs.run import Run, read_yaml
 from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.errors import TrainingError
-from ommatid.training.initial import fresh_model, model_from_weights, weights_header
+from ommatid.training.initial import backbone_from_weights, fresh_model, model_from_weights, weights_header
 from ommatid.training.methods import find_method
 from ommatid.training.model_spec import parse_model
 from ommatid.training.processes import is_first_process
@@ -91,6 +92,8 @@ def train(
     task: str | None = None,
     degrade: str | None = None,
     model: str | None = None,
+    decoder: str | None = None,
+    checkpoint: bool | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
     size: int | None = None,
@@ -118,12 +121,15 @@ def train(
     training was killed and resumed in between.
 
     Args:
-        data: for classification as `open_data` takes it, for restoration as `open_pictures` does.
-        task: classification (where not given) or restoration.
+        data: for classification as `open_data` takes it, for restoration as `open_pictures` does, for segmentation
+            and detection as `open_scenes` does.
+        task: classification (where not given), restoration, segmentation or detection.
         degrade: for restoration, what is done to the pictures and learned to be undone, as in "bicubic x2 + noise 10";
             None for pairs.
         model: a registered name, `NAME[FIELD=VALUE,...]`, or a YAML file of a composition; a small one where not given,
-            or the one in `weights`.
+            or the one in `weights`. For segmentation and detection that of a backbone, or of a whole network.
+        decoder: for segmentation and detection, what is on the backbone; the task's usual one where not given.
+        checkpoint: for these, keep less in memory in a training step, and compute it once more.
         recipe: the name of a recipe, or a YAML file. `epochs`, `batch`, `lr` and `precision` replace what it says.
         size: side of the images in pixels, near the data's own where not given; for restoration, of the patches that
             the model sees in training.
@@ -159,6 +165,8 @@ def train(
         "compile": compile,
         "workers": workers,
         "set": dict(set) if set else None,
+        "decoder": decoder,
+        "checkpoint": checkpoint,
     }
     asked = {name: value for name, value in given.items() if value is not None}
     recipe_changes: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "precision": precision}
@@ -173,7 +181,8 @@ def train(
     if "data" not in asked:
         raise ValueError(f"no data is named: give {kind.data_forms}")
     asked["data"] = data_place(asked["data"], kind.embedded)
-    settings = Settings(**(asked | _chosen_model(kind, asked)))
+    chosen = _chosen_model(kind, asked, decoder, checkpoint)
+    settings = Settings(**({name: asked[name] for name in asked if name not in ("decoder", "checkpoint")} | chosen))
     return _start(settings, None if out is None else Path(out).expanduser(), progress, watch)
 
 
@@ -286,18 +295,23 @@ def _take(path: Path) -> bool:
     return True
 
 
-def _chosen_model(task: Task, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen_model(task: Task, asked: Mapping[str, Any], decoder: str | None, checkpoint: bool | None) -> dict[str, Any]:
     """`model` and `set`: as asked for, else the model in the weights, else the task's usual one."""
-    weights, fields = asked.get("weights"), asked.get("set", {})
+    weights, fields = asked.get("weights"), dict(asked.get("set", {}))
+    if checkpoint is not None:
+        fields["checkpoint"] = checkpoint
     if "model" in asked:
         spec = parse_model(asked["model"])
-        return {"model": spec.name, "set": spec.settings | dict(fields)}
-    if weights is None:
-        return {"model": task.model, "set": dict(task.model_fields) | fields}
-    header = weights_header(Path(weights))
-    if header is None:
-        raise ValueError(f"{weights} does not say which model it holds: name it (--model)")
-    return {"model": header.get("name", header["family"]), "set": fields}
+        name, fields = spec.name, spec.settings | fields
+    elif weights is None:
+        name, fields = task.model, dict(task.model_fields) | fields
+    else:
+        header = weights_header(Path(weights))
+        if header is None:
+            raise ValueError(f"{weights} does not say which model it holds: name it (--model)")
+        name = header.get("name", header["family"])
+    name, fields = task.composed(name, fields, decoder)
+    return {"model": name, "set": fields}
 
 
 def _with_defaults(task: Task, settings: Settings, data: TaskData, say: Callable[[str], None]) -> Settings:
@@ -327,6 +341,7 @@ def _usual_size(task: Task, settings: Settings, data: TaskData) -> int:
         return task.usual_size(data)
     header = weights_header(Path(settings.weights)) or {}
     table = getattr(find(settings.model)[1], "image_size", task.published_size)
+    table = table or task.usual_size(data)
     return int(header.get("image_size", table if isinstance(table, int) else max(table)))
 
 
@@ -343,15 +358,36 @@ def _initial_model(task: Task, settings: Settings, data: TaskData, say: Callable
     torch.manual_seed(settings.seed)
     if settings.weights is None:
         model = fresh_model(settings.model, own, **shape)
+    elif _is_for_backbone(settings):
+        model = fresh_model(settings.model, own, **shape)
+        assert isinstance(model, DenseModel)
+        backbone_from_weights(model, Path(settings.weights), say=say)
     else:
         model = model_from_weights(Path(settings.weights), settings.model, own, **shape, say=say)
     task.check_model(model, settings.size, data)
-    return find_method(settings.method).begin(model, pretrained=settings.weights is not None)
+    return find_method(settings.method).begin(_frozen(model, settings), pretrained=settings.weights is not None)
 
 
 def _continued_model(run: Run, settings: Settings) -> nn.Module:
     """Of the run's last epoch, in the shape that its checkpoint fits."""
-    return find_method(settings.method).begin(run.load_model(best=False).train(), pretrained=True)
+    model = _frozen(run.load_model(best=False).train(), settings)
+    return find_method(settings.method).begin(model, pretrained=True)
+
+
+def _is_for_backbone(settings: Settings) -> bool:
+    """Whether the weights are those of a classifier, and the model is a backbone with something on it."""
+    family, config = find(settings.model)
+    if not hasattr(config, "backbone"):
+        return False
+    header = weights_header(Path(settings.weights or ""))
+    return header is None or header["family"] != family.id
+
+
+def _frozen(model: nn.Module, settings: Settings) -> nn.Module:
+    """With a backbone that stays as it is, where the recipe gives it no rate."""
+    if settings.recipe.backbone_lr == 0 and isinstance(model, DenseModel):
+        model.freeze_backbone()
+    return model
 
 
 def _open(task: Task, settings: Settings, split: dict[str, Any] | None, say: Callable[[str], None]) -> TaskData:

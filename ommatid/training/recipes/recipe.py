@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ommatid.data import Augmentation, ImageData
+from ommatid.data.dense import SceneAugmentation
 from ommatid.models.config import require, suggest
 from ommatid.runs.run import read_yaml
 
@@ -24,7 +25,10 @@ class Recipe:
     name: the file it came from. lr: at the peak. weight_decay: decoupled, on matrices alone. warmup_epochs: may be a
     part of one. ema: decay per step of the averaged weights (0: none). clip: largest gradient norm (0: no limit).
     drop_path: stochastic depth of the last block (arXiv 1603.09382), for models that have it. loss: by its task's name
-    for it; the task's usual one where None. label_smoothing and augmentation are for classification alone.
+    for it; the task's usual one where None. label_smoothing and augmentation are for classification alone, `scenes` is
+    the augmentation of segmentation and detection. backbone_lr: the backbone's rate as a share of the others', in dense
+    models; 0 freezes it. layer_decay: by what the rate of a backbone's stage falls from each to the one before it.
+    class_balance: in segmentation, classes weigh their share of pixels to the minus this power; 0: all alike.
 
     Raises:
         ValueError: a number is impossible; names field, value and what is allowed.
@@ -43,6 +47,10 @@ class Recipe:
     loss: str | None = None
     precision: str = "float32"
     augmentation: Augmentation = field(default_factory=Augmentation)
+    backbone_lr: float = 1.0
+    layer_decay: float = 1.0
+    class_balance: float = 0.0
+    scenes: SceneAugmentation = field(default_factory=SceneAugmentation)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
@@ -57,6 +65,9 @@ class Recipe:
         for name in ("label_smoothing", "ema", "drop_path"):
             value = getattr(self, name)
             require(_is_number(value) and 0 <= value < 1, name, value, "from 0 up to, not including, 1")
+        for name in ("backbone_lr", "layer_decay", "class_balance"):
+            value = getattr(self, name)
+            require(_is_number(value) and 0 <= value <= 1, name, value, "from 0 to 1")
         require(self.precision in PRECISIONS, "precision", self.precision, ", ".join(PRECISIONS))
 
     def changed(self, *, epochs: int | None, batch: int | None, lr: float | None, precision: str | None) -> Self:
@@ -77,6 +88,7 @@ class Recipe:
         """JSON-like; `from_dict` takes it back."""
         values = asdict(self)
         values["augmentation"]["crop_scale"] = list(self.augmentation.crop_scale)
+        values["scenes"]["zoom"] = list(self.scenes.zoom)
         return values
 
     @classmethod
@@ -88,7 +100,12 @@ class Recipe:
             _check_names(Augmentation, augmentation)
             if "crop_scale" in augmentation:
                 augmentation = augmentation | {"crop_scale": tuple(augmentation["crop_scale"])}
-            return cls(**(_with_numbers(values) | {"augmentation": Augmentation(**augmentation)}))
+            scenes = values.get("scenes") or {}
+            _check_names(SceneAugmentation, scenes)
+            if "zoom" in scenes:
+                scenes = scenes | {"zoom": tuple(scenes["zoom"])}
+            parts = {"augmentation": Augmentation(**augmentation), "scenes": SceneAugmentation(**scenes)}
+            return cls(**(_with_numbers(values) | parts))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from None
 

@@ -2,10 +2,14 @@
 
 from ommatid.models.config import require
 from ommatid.training.tasks.classification import ClassificationTask
+from ommatid.training.tasks.detection import DetectionTask
 from ommatid.training.tasks.restoration import RestorationTask
+from ommatid.training.tasks.segmentation import SegmentationTask
 from ommatid.training.tasks.task import Task, TaskData
 
-TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), RestorationTask())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (ClassificationTask(), RestorationTask(), SegmentationTask(), DetectionTask())
+}
 
 __all__ = ["TASKS", "Task", "TaskData", "find_task"]
 

@@ -27,6 +27,7 @@ from ommatid.runs.run import COLUMNS
 from ommatid.runs.trained import CLASSIFICATION, WeightFacts
 from ommatid.training.initial import check_size
 from ommatid.training.recipes import Recipe
+from ommatid.training.tasks.task import undivided
 
 if TYPE_CHECKING:
     from ommatid.tasks.training import Batch, MakeOptimizer, Training
@@ -51,6 +52,9 @@ class ClassificationTask:
     yardstick = CLASSIFIERS
     published_size = LARGEST
     speed_size: int | None = None
+
+    def composed(self, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
+        return undivided(self.name, model, chosen, decoder)
 
     def find(self, model: str, **overrides: Any) -> tuple[Family, PartConfig]:
         return find_classifier(model, **overrides)

@@ -23,6 +23,7 @@ from ommatid.tasks.restoration_baseline import border, without_network
 from ommatid.tasks.restoration_losses import LOSSES
 from ommatid.training.initial import check_patch
 from ommatid.training.recipes import Recipe
+from ommatid.training.tasks.task import undivided
 
 if TYPE_CHECKING:
     from ommatid.tasks.training import Batch, MakeOptimizer, Training
@@ -63,6 +64,9 @@ class RestorationTask:
     yardstick = RESTORERS
     published_size = PATCH
     speed_size: int | None = PICTURE_SIDE
+
+    def composed(self, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
+        return undivided(self.name, model, chosen, decoder)
 
     def find(self, model: str, **overrides: Any) -> tuple[Family, PartConfig]:
         return find_restorer(model, **overrides)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ommatid.data import Loader, Skipped
 from ommatid.measuring.measure import Measurement
-from ommatid.models.config import PartConfig
+from ommatid.models.config import PartConfig, require
 from ommatid.models.registry import Family
 from ommatid.report.metric import Yardstick
 from ommatid.runs.trained import Facts
@@ -85,6 +85,12 @@ class Task(Protocol):
     published_size: int
     speed_size: int | None
 
+    def composed(self, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
+        """The registered model that a name and a decoder's stand for, and the fields of its config.
+
+        Raises ValueError for a decoder where models have none.
+        """
+
     def find(self, model: str, **overrides: Any) -> tuple[Family, PartConfig]:
         """As `registry.find`. Raises ValueError for a model that is not for this task."""
 
@@ -132,3 +138,9 @@ class Task(Protocol):
 
     def drawn(self, batch: Batch) -> Tensor:
         """A batch as pictures to look at: (N, 3, h, w), values 0 to 1."""
+
+
+def undivided(task: str, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
+    """`composed` where models are named as a whole."""
+    require(decoder is None, "decoder", decoder, f"none: models for {task} have no decoder")
+    return model, dict(chosen)

@@ -1,0 +1,55 @@
+"""Annotated pictures for a trained network, and pictures through it: for evaluate and predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ommatid.data.dense import SceneSamples, normalized, open_scene_evaluation, open_scenes
+from ommatid.data.dense.open import EMBEDDED, Wanted
+from ommatid.models.dense import Detector
+from ommatid.runs.data_place import data_place
+from ommatid.runs.evaluation import own_run
+from ommatid.runs.trained import TrainedScenes
+from ommatid.tasks.detection import MOST, detect
+from ommatid.tasks.whole_or_window import Segmentation
+
+
+def open_samples(trained: TrainedScenes, data: str | Path | None, wanted: Wanted) -> tuple[SceneSamples, str]:
+    """The pictures to judge on, and what to call them."""
+    run = own_run(trained)
+    if run is None:
+        if data is None:
+            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
+        return open_scene_evaluation(data, wanted, trained.facts.classes), str(data)
+    own = str(run.config["data"])
+    if data is None or data_place(data, EMBEDDED) == data_place(own, EMBEDDED):
+        return open_scenes(own, wanted, seed=run.config["seed"], split=run.split).val, own
+    return open_scene_evaluation(data, wanted, trained.facts.classes), str(data)
+
+
+def resized(sides: tuple[int, int], size: int | None) -> tuple[int, int]:
+    """Height and width of the same shape, the longer side being `size`."""
+    if size is None:
+        return sides
+    height, width = (max(1, round(side * size / max(sides))) for side in sides)
+    return height, width
+
+
+@torch.inference_mode()
+def classes_of(trained: TrainedScenes, through: Segmentation, image: Tensor, device: torch.device) -> Tensor:
+    """(3, H, W) uint8 -> (H, W): the likeliest class of every pixel, on the CPU."""
+    return through(trained.model, normalized(image)[None].to(device))[0].argmax(0).cpu()
+
+
+@torch.inference_mode()
+def things_of(
+    trained: TrainedScenes, sides: tuple[int, int], image: Tensor, device: torch.device, *, score: float
+) -> dict[str, Tensor]:
+    """(3, H, W) uint8 -> boxes (n, 4) in its pixels, scores and labels (n,), maybe masks; best first, on the CPU."""
+    assert isinstance(trained.model, Detector)
+    images = normalized(image)[None].to(device)
+    found = detect(trained.model, images, sides, score_threshold=score, most=MOST)[0]
+    return {name: value.float().cpu() if name in ("boxes", "scores") else value.cpu() for name, value in found.items()}
