@@ -175,8 +175,8 @@ def _usable(
     for text in models:
         try:
             spec = parse_model(text)
-            name, fields = task.composed(spec.name, spec.settings, decoder)
-            spec = replace(spec, name=name, settings=fields)
+            family, settings = task.composed(spec.name, spec.settings, decoder)
+            spec = replace(spec, name=family, settings=settings)
             task.find(spec.name, **spec.config(common))
             specs[spec.text] = spec
         except ValueError as error:
