@@ -23,6 +23,7 @@ _HOMES = {
     "compress": "workflows.compress",
     "export": "workflows.export",
     "optimize": "deployment.optimize",
+    "quantize": "workflows.quantize",
     "bench": "workflows.bench",
     "serve": "workflows.serve",
     "verify": "workflows.verify",

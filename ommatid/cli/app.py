@@ -22,6 +22,7 @@ from ommatid.cli.export import export
 from ommatid.cli.models import models
 from ommatid.cli.parts import parts
 from ommatid.cli.predict import predict
+from ommatid.cli.quantize import quantize
 from ommatid.cli.restore import restore
 from ommatid.cli.serve import serve
 from ommatid.cli.systems import systems
@@ -60,6 +61,7 @@ for verb in (
     predict,
     restore,
     export,
+    quantize,
     bench,
     compare,
     explore,

@@ -15,7 +15,7 @@ from ommatid.measuring.machine import describe_machine, instruction_sets
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino"),
-    "quantize": ("torchao",),
+    "quantize": ("openvino", "nncf"),
     "serve": ("gradio",),
     "search": ("optuna",),
     "data": ("datasets", "webdataset"),

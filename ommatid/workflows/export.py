@@ -26,7 +26,7 @@ from ommatid.models.config import require
 from ommatid.models.restorer import Sides
 from ommatid.models.weights import read_header
 from ommatid.runs.files import write_json
-from ommatid.runs.trained import CLASSIFICATION, find_weights, open_restorer, open_trained, task_of
+from ommatid.runs.trained import CLASSIFICATION, Trained, find_weights, open_restorer, open_trained, task_of
 
 BATCHES = (1, 2, 5)
 """Of the random images that the file is checked on."""
@@ -103,13 +103,14 @@ def export(
     require(format in FORMATS, "format", format, " or ".join(FORMATS))
     kind = FORMATS[format]
     weights, _ = find_weights(run_or_weights)
-    subject = _classifier(weights) if task_of(read_header(weights)) == CLASSIFICATION else _restorer(weights)
+    classifies = task_of(read_header(weights)) == CLASSIFICATION
+    subject = classifier_subject(open_trained(weights)) if classifies else _restorer(weights)
     if prepare:
         subject = _prepared(subject)
     path = weights.with_suffix(kind.suffix) if out is None else Path(out).expanduser()
     require(path.name.endswith(kind.suffix), "out", str(path), f"a name that ends in {kind.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _moved_into(path) as draft:
+    with moved_into(path) as draft:
         try:
             program, sides = capture_widest(subject.model, subject.images(2, subject.sides), subject.sides)
             kind.write(program, draft)
@@ -137,7 +138,7 @@ def _free(sides: Sides | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _moved_into(path: Path) -> Iterator[Path]:
+def moved_into(path: Path) -> Iterator[Path]:
     """Yields a path of the same name in a folder of its own; what is written there moves beside `path` in the end."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / path.name
@@ -147,8 +148,8 @@ def _moved_into(path: Path) -> Iterator[Path]:
             os.replace(written, path.parent / written.name)
 
 
-def _classifier(weights: Path) -> Subject:
-    trained = open_trained(weights)
+def classifier_subject(trained: Trained) -> Subject:
+    """A classifier, as it is exported."""
     facts = trained.facts
     description = {
         "model": facts.name,
