@@ -85,10 +85,9 @@ class Record(Callback):
         self.rows = [*self.rows, row | {"seconds": time.perf_counter() - self.started}]
         bar = {"loss": row["train_loss"], self.metric.word: quality}
         pl_module.log_dict(bar, prog_bar=True, rank_zero_only=True)
+        outcome = self.outcome(pl_module.judged)
         if trainer.is_global_zero:
-            self._write(
-                self.outcome(pl_module.judged), better=quality > best, last=len(self.rows) == trainer.max_epochs
-            )
+            self._write(outcome, better=quality > best, last=len(self.rows) == trainer.max_epochs)
             self.say(
                 f"epoch {row['epoch']}/{trainer.max_epochs}: train loss {row['train_loss']:.3f}, "
                 f"val loss {row['val_loss']:.3f}, val {self.metric.word} {self.metric.exact(quality)}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from torch import nn
 from ommatid.runs.run import Run
 from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense, Watch, Watched
 from ommatid.training.checkpoints import WholeFiles, last_checkpoint
+from ommatid.training.errors import TrainingError
 from ommatid.training.loaders import Batches
 from ommatid.training.methods import find_method
 from ommatid.training.optimizer import make_optimizer
@@ -63,7 +65,7 @@ def fit(
     ]
     if watch is not None:
         callbacks.append(Watched(record, watch))
-    with quiet_lightning(), plain_interrupt():
+    with quiet_lightning(), plain_interrupt(), clear_stop(run.path, settings.devices * settings.nodes):
         trainer = Trainer(
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -102,6 +104,20 @@ def quiet_lightning() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def clear_stop(folder: Path, processes: int) -> Iterator[None]:
+    """Says so where another process of the training has ended: all that this one sees is that nobody answers."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes == 1 or not re.search("gloo|nccl|connection|peer|timed? ?out", str(error), re.IGNORECASE):
+            raise
+        raise TrainingError(
+            "another process of the training has ended, so this one stops; "
+            f"`ommatid train --resume {folder}` continues from the last epoch"
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,9 @@ All three are one number, n: the number of processes among which tokens travel.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -24,7 +26,8 @@ from ommatid.nn.moe.layer import MoE
 from ommatid.nn.moe.routers import TopKRouter
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Layout:
     """Which processes exchange what with this one.
 
     Attributes:
@@ -36,6 +39,10 @@ class Layout(NamedTuple):
     tokens: dist.ProcessGroup | None
     weights: dist.ProcessGroup | None
     sharing: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: a copy of a model has the same processes around it."""
+        return self
 
 
 def make_layout(sharing: int) -> Layout:
@@ -95,8 +102,9 @@ class ParallelExperts(nn.Module):
         counts = ends.diff(prepend=ends.new_zeros(1)).long()
         if self.layout.tokens is None:
             return functional_call(self.experts, weights, (rows, ends))
-        order = self._by_server(counts)
-        sent = counts[self._served_by()].view(self.layout.sharing, -1)
+        served = self._served_by(rows.device)
+        order = by_server(counts, served)
+        sent = counts[served].view(self.layout.sharing, -1)
         received = exchange_counts(sent, self.layout.tokens)
         arrived = Travel.apply(rows[order], sent.sum(1).tolist(), received.sum(1).tolist(), self.layout.tokens)
         sorting = sorted_by_expert(received)
@@ -106,18 +114,19 @@ class ParallelExperts(nn.Module):
         back = Travel.apply(answers, received.sum(1).tolist(), sent.sum(1).tolist(), self.layout.tokens)
         return torch.empty_like(back).index_copy(0, order, back)
 
-    def _served_by(self) -> Tensor:
+    def _served_by(self, device: torch.device) -> Tensor:
         """(E,): the experts in the order in which the processes of a group serve them.
 
         The j-th serves those that it and its counterparts in the other groups hold.
         """
-        numbers = torch.arange(self.held * self.processes).view(-1, self.layout.sharing, self.held)
+        numbers = torch.arange(self.held * self.processes, device=device).view(-1, self.layout.sharing, self.held)
         return numbers.transpose(0, 1).flatten()
 
-    def _by_server(self, counts: Tensor) -> Tensor:
-        """(R,): the rows, which lie by expert, in the order of `_served_by`."""
-        place = torch.empty_like(counts).scatter(0, self._served_by(), torch.arange(len(counts)))
-        return place.repeat_interleave(counts).argsort(stable=True)
+
+def by_server(counts: Tensor, served: Tensor) -> Tensor:
+    """(R,): rows that lie by expert, `counts` (E,) of each, in the order `served` (E,) of the experts."""
+    place = torch.empty_like(served).scatter(0, served, torch.arange(len(served), device=served.device))
+    return place.repeat_interleave(counts).argsort(stable=True)
 
 
 def sorted_by_expert(received: Tensor) -> Tensor:
@@ -126,7 +135,7 @@ def sorted_by_expert(received: Tensor) -> Tensor:
     Args:
         received: (n, e), how many rows came from each process for each of the e experts.
     """
-    expert = torch.arange(received.shape[1]).repeat(len(received))
+    expert = torch.arange(received.shape[1], device=received.device).repeat(len(received))
     return expert.repeat_interleave(received.flatten()).argsort(stable=True)
 
 
@@ -186,9 +195,7 @@ class Together(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return everywhere(rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -229,6 +236,33 @@ def set_layout(model: nn.Module, layout: Layout) -> None:
     for module in model.modules():
         if isinstance(module, ParallelExperts):
             module.layout = layout
+
+
+def everywhere(held: Tensor) -> Tensor:
+    """What all processes hold of a tensor, one after another: (e, ...) -> (E, ...). Each process must call it."""
+    parts = [torch.empty_like(held) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, held.contiguous())
+    return torch.cat(parts)
+
+
+def own_part(whole: Tensor) -> Tensor:
+    """What this process holds of a tensor of all experts: (E, ...) -> (e, ...)."""
+    return whole.chunk(dist.get_world_size())[dist.get_rank()].clone()
+
+
+@torch.no_grad()
+def gathered(model: nn.Module) -> nn.Module:
+    """A copy of the model with all experts in one place again. Each process must call it."""
+    whole = copy.deepcopy(model)
+    for mixture in whole.modules():
+        if isinstance(mixture, MoE) and isinstance(mixture.experts, ParallelExperts):
+            experts = mixture.experts.experts
+            for name, held in list(experts.named_parameters()):
+                owner, _, leaf = name.rpartition(".")
+                parameter = nn.Parameter(everywhere(held), requires_grad=held.requires_grad)
+                setattr(experts.get_submodule(owner), leaf, parameter)
+            mixture.experts = experts
+    return whole
 
 
 def ignored_by_ddp(model: nn.Module, prefix: str = "") -> list[str]:

@@ -8,9 +8,10 @@ from ommatid.models.config import check_fields, coerce, suggest
 from ommatid.training.methods.adversarial import Adversarial
 from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
+from ommatid.training.methods.spread import SpreadExperts
 from ommatid.training.model_spec import parse_model
 
-METHODS: dict[str, type[Method]] = {"ewa": ExpertsAveraging, "adversarial": Adversarial}
+METHODS: dict[str, type[Method]] = {"ewa": ExpertsAveraging, "adversarial": Adversarial, "spread": SpreadExperts}
 
 __all__ = ["METHODS", "Method", "find_method"]
 

@@ -36,7 +36,7 @@ class ExpertsAveraging(Method):
         require(0 <= self.share_rate <= max(largest, 0.3), "share_rate", self.share_rate, allowed)
         require(settings.strategy != "fsdp", "strategy", "fsdp", "auto or ddp with the method ewa")
 
-    def begin(self, model: nn.Module, *, pretrained: bool) -> nn.Module:
+    def begin(self, model: nn.Module, settings: Settings, *, pretrained: bool) -> nn.Module:
         return train_as_experts(model, experts=self.experts, every=self.every, pretrained=pretrained)
 
     def callbacks(self, steps: int) -> list[Callback]:

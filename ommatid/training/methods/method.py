@@ -19,7 +19,7 @@ class Method:
     def check(self, settings: Settings) -> None:
         """Raises ValueError for settings that this method cannot be used with."""
 
-    def begin(self, model: nn.Module, *, pretrained: bool) -> nn.Module:
+    def begin(self, model: nn.Module, settings: Settings, *, pretrained: bool) -> nn.Module:
         """The model to train, of the one that is asked for. Raises ValueError for a model that cannot be trained so."""
         return model
 
@@ -32,5 +32,5 @@ class Method:
         return []
 
     def outcome(self, model: nn.Module) -> nn.Module:
-        """The model to save, of the one that was trained."""
+        """The model to save, of the one that was trained. All processes call it."""
         return model
