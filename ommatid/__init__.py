@@ -18,6 +18,7 @@ _HOMES = {
     "experts": "workflows.experts",
     "predict": "workflows.predict",
     "restore": "workflows.restore",
+    "reduce": "workflows.reduce",
     "compare": "workflows.compare",
     "explore": "workflows.explore",
     "compress": "workflows.compress",

@@ -23,6 +23,7 @@ from ommatid.cli.models import models
 from ommatid.cli.parts import parts
 from ommatid.cli.predict import predict
 from ommatid.cli.quantize import quantize
+from ommatid.cli.reduce import reduce
 from ommatid.cli.restore import restore
 from ommatid.cli.serve import serve
 from ommatid.cli.systems import systems
@@ -60,6 +61,7 @@ for verb in (
     experts,
     predict,
     restore,
+    reduce,
     export,
     quantize,
     bench,

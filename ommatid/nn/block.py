@@ -51,7 +51,15 @@ class Trunk(nn.Sequential):
     """The `Block`s of a plain transformer: (B, S + N, C) -> the same, S special tokens and then N = H W patches.
 
     Whatever saves work inside it takes its place, and gives a token back for each that came (methods/tokens).
+
+    Args:
+        blocks: applied one after another.
+        special: S.
     """
+
+    def __init__(self, *blocks: nn.Module, special: int = 1) -> None:
+        super().__init__(*blocks)
+        self.special = special
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
         """`grid` is (H, W)."""

@@ -66,6 +66,11 @@ class ConnectivityPredictor(nn.Module):
         for weight in (self.reduce, self.basis, self.query.weight, self.key.weight):
             nn.init.trunc_normal_(weight, std=0.02)
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every query keeps every key, as long as all tokens are active."""
+        return not self.score_threshold and self.budget >= len(self.basis)
+
     def forward(self, query: Tensor, key: Tensor, mode: Mode, active: Tensor | None = None) -> Connections:
         """Query and key (B, heads, N, d), as attention gets them; `active` (B, N - 1): patch tokens still in use."""
         # In float32, whatever autocast says: what is near to the last kept score would be decided by rounding.
@@ -157,8 +162,9 @@ class SparseAttention(nn.Module):
             with_class = torch.cat([torch.ones_like(active[:, :1]), active], dim=1)[..., None, None]
             query, key, value = query * with_class, key * with_class, value * with_class
         connections = self.predictor(query.transpose(1, 2), key.transpose(1, 2), self.mode, active)
-        mixed = attend(query, key, value, bias=connections.mask if self.mode == "sparse" else None)
-        if self.mode == "sparse":
+        sparse = self.mode == "sparse" and not (self.predictor.keeps_all and active is None)
+        mixed = attend(query, key, value, bias=connections.mask if sparse else None)
+        if sparse:
             seen = connections.mask.any(-1).mT[..., None]
             mixed = torch.where(seen, mixed.unflatten(-1, (self.heads, -1)), 0.0).flatten(2)
         weights = self._class_weights(query, key) if weigh else None

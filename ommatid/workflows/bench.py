@@ -26,7 +26,7 @@ from ommatid.measuring.peers import Against, import_timm, output_error, summariz
 from ommatid.measuring.pixels import PICTURE_SIDE, megapixels_per_second
 from ommatid.measuring.timing import alternate, thread_count
 from ommatid.measuring.timm_families import TIMM_MODELS
-from ommatid.models import create_model
+from ommatid.models import create_model, load
 from ommatid.models.config import require
 from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find, find_classifier, is_restorer
@@ -34,7 +34,7 @@ from ommatid.models.restorer import Restorer
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 from ommatid.runs.files import check_writable, write_json
-from ommatid.runs.trained import SEGMENTATION
+from ommatid.runs.trained import SEGMENTATION, find_weights
 from ommatid.training.tasks import Task, find_task
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
@@ -81,7 +81,8 @@ def bench(
     """Measures every model with fresh weights. A model that fails becomes a row with its error; the others go on.
 
     Args:
-        models: names of variants or families, as in `create_model`, or files of exported classifiers.
+        models: names of variants or families, as in `create_model`; run folders or weights files of trained models; or
+            files of exported classifiers.
         size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks.
         deploy: measures the model's `deploy()` copy, as one would use it for inference.
         against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
@@ -165,7 +166,12 @@ def measure_exported(path: str, settings: dict[str, Any]) -> Measurement:
 
 
 def create_at_size(name: str, size: int | None, task: Task | None = None, decoder: str | None = None) -> nn.Module:
-    """The model with position tables for the size, where its family has any. Restoration networks take every size."""
+    """The model with position tables for the size, where its family has any; a trained one as it is.
+
+    Restoration networks take every size.
+    """
+    if Path(name).suffix == ".safetensors" or (Path(name) / "config.yaml").is_file():
+        return load(find_weights(name)[0])
     if task is not None:
         name, fields = task.composed(name, {}, decoder)
         task.find(name, **fields)

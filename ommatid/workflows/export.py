@@ -119,7 +119,7 @@ def export(
         except ValueError:
             raise
         except Exception as problem:  # exporters and runtimes have errors of their own, of many lines
-            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            reason = (_refusal(problem).strip().splitlines() or [type(problem).__name__])[0]
             raise ValueError(f"{subject.description['model']} cannot be exported as {format}: {reason}") from problem
     description = description_of(path)
     write_json(description, {"file": path.name, "format": format, **subject.description, **_free(sides)})
@@ -146,6 +146,16 @@ def moved_into(path: Path) -> Iterator[Path]:
         # The file itself last: where it is, all is there that it needs.
         for written in sorted(Path(folder).iterdir(), key=draft.__eq__):
             os.replace(written, path.parent / written.name)
+
+
+def _refusal(problem: BaseException) -> str:
+    """The model's own words, where it is the model that refuses, from inside of what the exporter says."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, ValueError) and "allowed is" in str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(problem)
 
 
 def classifier_subject(trained: Trained) -> Subject:

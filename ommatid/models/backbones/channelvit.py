@@ -18,7 +18,7 @@ from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_patches
-from ommatid.nn.block import Block
+from ommatid.nn.block import Block, Trunk
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
@@ -82,7 +82,7 @@ class ChannelViT(Backbone):
         self.channel_embedding = nn.Parameter(torch.zeros(config.in_channels, config.dim))
         self.class_token = ClassToken(config.dim)
         self.position = nn.Parameter(torch.zeros(1, 1 + config.side**2, config.dim))
-        self.blocks = nn.Sequential(
+        self.blocks = Trunk(
             *(
                 Block(
                     config.dim,
@@ -105,7 +105,7 @@ class ChannelViT(Backbone):
         return self.head(self.embed(image, channels))
 
     def embed(self, image: Tensor, channels: Sequence[int] | None = None) -> Tensor:
-        return self.norm(self.tokens(image, channels)[:, 0])
+        return self.norm(self.blocks.first(*self._sequence(image, channels)))
 
     def features(self, image: Tensor, channels: Sequence[int] | None = None) -> list[Tensor]:
         return [features.permute(0, 3, 1, 2) for features in self.maps(image, channels)]
@@ -117,12 +117,17 @@ class ChannelViT(Backbone):
 
     def tokens(self, image: Tensor, channels: Sequence[int] | None = None) -> Tensor:
         """(B, c, H, W) -> (B, 1 + c h w, D): the class token, then patches by channel, row and column."""
+        return self.blocks(*self._sequence(image, channels))
+
+    def _sequence(self, image: Tensor, channels: Sequence[int] | None) -> tuple[Tensor, tuple[int, int]]:
+        """What the blocks read, and the rows of all channels' maps, one below another, and their columns."""
         image, numbers = self._chosen(image, self.config.channels if channels is None else channels)
         patches = self.stem(image.flatten(0, 1).unsqueeze(-1)).unflatten(0, (image.shape[0], -1))
         patches = patches + self.channel_embedding[numbers][:, None, None]
         tokens = self.class_token(patches.flatten(1, 3))
-        square = image.shape[-2] == image.shape[-1]
-        return self.blocks(tokens + self.positions(len(numbers), (patches.shape[2], patches.shape[3]), square=square))
+        square, (rows, columns) = image.shape[-2] == image.shape[-1], patches.shape[2:4]
+        tokens = tokens + self.positions(len(numbers), (rows, columns), square=square)
+        return tokens, (len(numbers) * rows, columns)
 
     def _chosen(self, image: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The channels that count, in training perhaps a sample: (B, c, H, W) and their numbers (c,)."""

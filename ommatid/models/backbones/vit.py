@@ -82,7 +82,8 @@ class ViT(Backbone):
                     drop_path=rate,
                 )
                 for rate in rates
-            )
+            ),
+            special=int(config.class_token),
         )
         self.token_norm = nn.Identity() if config.fc_norm else LayerNorm(config.dim)
         self.pooled_norm = LayerNorm(config.dim) if config.fc_norm else nn.Identity()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,17 @@ class InterpretedTrunk(nn.Module):
         self.trained_groups = trained_groups
         self.interpreters = nn.ModuleList(Interpreter(dim, heads) for _ in groups)
         self.interpreters.requires_grad_(False)
+        self._drawing: tuple[Tensor, list[Interpretation]] | None = None
+
+    @contextmanager
+    def drawn(self, noise: Tensor) -> Iterator[list[Interpretation]]:
+        """Inside, policies are drawn by the noise, as in `interpreted`; the list gets what each `first` kept."""
+        shown: list[Interpretation] = []
+        self._drawing = (noise, shown)
+        try:
+            yield shown
+        finally:
+            self._drawing = None
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Dropped tokens come back as zeros."""
@@ -77,6 +89,10 @@ class InterpretedTrunk(nn.Module):
         return torch.zeros_like(tokens).scatter(1, order[..., None].expand_as(kept), kept)
 
     def first(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self._drawing is not None:
+            noise, shown = self._drawing
+            shown.append(self.interpreted(tokens, noise))
+            return shown[-1].tokens[:, 0]
         whole = self.training or torch.compiler.is_compiling()
         return self.interpreted(tokens).tokens[:, 0] if whole else self._gathered(tokens)[0][:, 0]
 

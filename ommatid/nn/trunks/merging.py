@@ -37,9 +37,8 @@ class MergingTrunk(Trunk):
     """
 
     def __init__(self, blocks: Iterable[nn.Module], r: Sequence[int], *, special: int, prop_attn: bool) -> None:
-        super().__init__(*blocks)
+        super().__init__(*blocks, special=special)
         self.r = tuple(r)
-        self.special = special
         self.prop_attn = prop_attn
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]

@@ -1,0 +1,33 @@
+"""Which patches of an image a reduced model took for one, and which it dropped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.methods.reduced import Reduced
+from ommatid.nn.trunks.shown import patch_groups
+
+
+@torch.no_grad()
+def token_groups(model: Reduced, images: Tensor) -> Tensor | None:
+    """(B, C, H, W) -> (B, h, w) integers: equal for patches that became one token, -1 for dropped ones.
+
+    None where the method keeps every token, or patches are more than the image's cells.
+    """
+    read: list[tuple[Tensor, tuple[int, int]]] = []
+
+    def remember(_: object, inputs: tuple[Tensor, tuple[int, int]]) -> None:
+        read.append(inputs)
+
+    trunk = model.model.blocks
+    assert isinstance(trunk, nn.Module)
+    hook = trunk.register_forward_pre_hook(remember)
+    try:
+        model.tokens(images)
+    finally:
+        hook.remove()
+    tokens, grid = read[0]
+    one_layer = grid[0] == images.shape[-2] // model.strides[0]
+    groups = patch_groups(trunk, tokens, grid) if one_layer else None
+    return None if groups is None else groups.unflatten(1, grid)
