@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ommatid.models.config import Config
 from ommatid.models.model import Model
+from ommatid.models.sizes import ImageSizes
 from ommatid.nn.moe.routing import balance_of, recorded_routings
 
 
@@ -15,6 +16,7 @@ class Backbone(Model):
     Attributes:
         channels: C_i of each stage, fine to coarse.
         strides: image pixels per feature-map cell of each stage.
+        image_sizes: what images are padded to where the family does not take any; for dense prediction.
         batch_dependent: whether, by the published definition, an image's answer depends on the others in its batch.
         balance_weight: of the balance losses of layers of experts beside the task's loss.
     """
@@ -24,6 +26,7 @@ class Backbone(Model):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     batch_dependent: bool = False
+    image_sizes: ImageSizes = ImageSizes()
     balance_weight: float = 0.01
 
     @property

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ommatid.models.config import require, require_positive
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """Which images a model takes: of sides that are multiples of `multiple` and at least `smallest`, or of one size.
+
+    Models that take others too say here what dense prediction pads images to.
+    """
+
+    multiple: int = 1
+    smallest: int = 1
+    fixed: tuple[int, int] | None = None
+
+    def fitting(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
+        """The smallest (height, width) that images of these sides can be padded to; multiples of `multiple` too.
+
+        Raises:
+            ValueError: there is one size only, and it is smaller.
+        """
+        if self.fixed is not None:
+            fits = height <= self.fixed[0] and width <= self.fixed[1]
+            require(fits, "image size", (height, width), f"up to {self.fixed}, fixed by image_size")
+            return self.fixed
+        step = math.lcm(self.multiple, multiple)
+        rows, columns = (ceil_to_multiple(max(side, self.smallest), step) for side in (height, width))
+        return rows, columns
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:

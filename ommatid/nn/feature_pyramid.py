@@ -64,7 +64,7 @@ def doublings(stride: int, target: int) -> int:
 def resolution_change(dim: int, steps: int) -> nn.Module:
     """(B, H, W, C) -> sides times 2^steps, width C / 2^steps where that is less than C."""
     if steps <= 0:
-        return MaxPool2d(2**-steps, stride=2**-steps) if steps else nn.Identity()
+        return MaxPool2d(2**-steps, stride=2**-steps, ceil_mode=True) if steps else nn.Identity()
     widths = [max(dim // 2**step, 1) for step in range(steps + 1)]
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):

@@ -14,6 +14,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_positive
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
+from ommatid.models.sizes import ImageSizes, pair
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -66,6 +67,8 @@ class GaussianMixtureMaskViT(Backbone):
 
     def __init__(self, config: GaussianMixtureMaskConfig) -> None:
         super().__init__(config)
+        if config.mask != "none":
+            self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         self.channels, self.strides = (config.dim,), (config.patch_size,)
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)
         self.sequence = TokenSequence(config.grid, config.dim, class_token=config.mask == "none")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
 from ommatid.models.registry import register
-from ommatid.models.sizes import require_at_least
+from ommatid.models.sizes import ImageSizes, require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.branches import Branches
 from ommatid.nn.conv import Conv2d
@@ -48,6 +48,7 @@ class InceptionResNet(Backbone):
 
     def __init__(self, config: InceptionResNetConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(smallest=SMALLEST_IMAGE)
         a, b, c = config.depths
         self.channels, self.strides = (64, 192, 320, 1088, 1536), (2, 4, 8, 16, 32)
         rates = stochastic_depth(config.drop_path_rate, (a, b, c + 1))

@@ -13,7 +13,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require
 from ommatid.models.reference import rename
 from ommatid.models.registry import register
-from ommatid.models.sizes import require_at_least
+from ommatid.models.sizes import ImageSizes, require_at_least
 from ommatid.nn.block import Stage, pyramid
 from ommatid.nn.branches import Branches
 from ommatid.nn.inception import (
@@ -45,6 +45,7 @@ class InceptionV4(Backbone):
 
     def __init__(self, config: InceptionV4Config) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(smallest=SMALLEST_IMAGE)
         a, b, c = config.depths
         self.channels, self.strides = (64, 160, 384, 1024, 1536), (2, 4, 8, 16, 32)
         self.stages = nn.ModuleList(

@@ -16,7 +16,7 @@ from ommatid.models.config import Config, require, require_divisible, require_po
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
-from ommatid.models.sizes import pair, require_exactly, require_patches, whole_patches
+from ommatid.models.sizes import ImageSizes, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
@@ -95,6 +95,8 @@ class InLine(Backbone):
 
     def __init__(self, config: InLineConfig) -> None:
         super().__init__(config)
+        if config.variant == "inline_swin":
+            self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         self.trunk = PlainTrunk(config) if config.variant == "inline_deit" else PyramidTrunk(config)
         self.channels, self.strides = self.trunk.channels, self.trunk.strides
         self.head = classifier(self.embed_dim, config.num_classes)

@@ -15,7 +15,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
-from ommatid.models.sizes import require_at_least, require_exactly
+from ommatid.models.sizes import ImageSizes, pair, require_at_least, require_exactly
 from ommatid.nn.block import pyramid, pyramid_stages
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.embed import PatchEmbed
@@ -86,6 +86,8 @@ class LITv2(Backbone):
 
     def __init__(self, config: LITv2Config) -> None:
         super().__init__(config)
+        if not config.dense:
+            self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         dims, dense = config.dims, config.dense
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.reference import changed, query_minus_key
 from ommatid.models.registry import register
-from ommatid.models.sizes import pair
+from ommatid.models.sizes import ImageSizes, pair
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import MLP
@@ -60,6 +61,11 @@ class MaxViTConfig(Config):
         """Windows and grids are a 32nd of the image, as in the published models."""
         return {} if image_size % 32 else {"window_size": image_size // 32, "grid_size": image_size // 32}
 
+    @property
+    def multiple(self) -> int:
+        """Images of such sides have whole windows and grids in every stage."""
+        return math.lcm(*pair(self.window_size), *pair(self.grid_size)) * 2 ** (len(self.dims) + 1)
+
     def check_size(self, image_size: tuple[int, int]) -> None:
         """Raises ValueError unless the maps of all stages are whole windows and whole grids."""
         size = image_size
@@ -80,6 +86,7 @@ class MaxViT(Backbone):
 
     def __init__(self, config: MaxViTConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(multiple=config.multiple)
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)

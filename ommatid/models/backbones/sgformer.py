@@ -17,7 +17,7 @@ from ommatid.models.config import Config, require, require_divisible, require_st
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import position_map, zero_based
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved
+from ommatid.models.sizes import ImageSizes, halved
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.feedforward import ConvMLP
@@ -87,6 +87,7 @@ class SGFormer(Backbone):
 
     def __init__(self, config: SGFormerConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(multiple=112)
         dims = config.dims
         self.channels, self.strides = dims, doubling_strides(4, len(dims))
         self.stem = nn.Sequential(

@@ -20,7 +20,7 @@ from ommatid.models.config import Config, require, require_divisible, require_po
 from ommatid.models.names import BLOCK_NAMES, SWIN_STAGE_NAMES, SWIN_TABLES
 from ommatid.models.reference import position_map
 from ommatid.models.registry import register
-from ommatid.models.sizes import pair, require_patches, whole_patches
+from ommatid.models.sizes import ImageSizes, pair, require_patches, whole_patches
 from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.deploy import fold_affine_after_, fold_affine_before_
 from ommatid.nn.embed import PatchEmbed, PatchMerging
@@ -121,6 +121,8 @@ class SLAB(Backbone):
 
     def __init__(self, config: SLABConfig) -> None:
         super().__init__(config)
+        if config.arch != "slab_deit":
+            self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         dims, plain = config.stage_dims, config.arch == "slab_deit"
         self.channels, self.strides = dims, doubling_strides(config.patch_size, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.stage_depths)

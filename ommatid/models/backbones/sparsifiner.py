@@ -20,7 +20,7 @@ from ommatid.models.model import Model
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
-from ommatid.models.sizes import require_exactly, require_patches, whole_patches
+from ommatid.models.sizes import ImageSizes, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -110,6 +110,7 @@ class Sparsifiner(Backbone):
 
     def __init__(self, config: SparsifinerConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         self.channels, self.strides = (config.dim,), (config.patch_size,)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         tokens = 1 + config.grid[0] * config.grid[1]

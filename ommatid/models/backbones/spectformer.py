@@ -16,7 +16,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_divisible, require_stages
 from ommatid.models.reference import rename, zero_based
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved, pair, require_exactly, require_patches, whole_patches
+from ommatid.models.sizes import ImageSizes, halved, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block, Stage, pyramid
 from ommatid.nn.class_attention import ClassAttention
 from ommatid.nn.conv import ConvNorm
@@ -89,6 +89,7 @@ class SpectFormer(Backbone):
 
     def __init__(self, config: SpectFormerConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         self.trunk = PlainTrunk(config) if config.arch == "vanilla" else PyramidTrunk(config)
         self.channels, self.strides = self.trunk.channels, self.trunk.strides
         self.head = classifier(self.embed_dim, config.num_classes)

@@ -18,6 +18,7 @@ from ommatid.models.config import Config, require, require_positive, require_sta
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import one_later, zero_based
 from ommatid.models.registry import register
+from ommatid.models.sizes import ImageSizes, pair
 from ommatid.nn.block import pyramid
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.feedforward import MLP
@@ -96,6 +97,7 @@ class SReT(Backbone):
 
     def __init__(self, config: SReTConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         dims, grid = config.dims, config.image_size // 8
         self.channels, self.strides = dims, doubling_strides(8, len(dims))
         widths = (config.in_channels, dims[0] // 2, dims[0], dims[0])

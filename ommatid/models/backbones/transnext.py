@@ -14,7 +14,7 @@ from ommatid.models.backbone import Backbone, channels_last, classifier, doublin
 from ommatid.models.config import Config, require, require_divisible, require_positive, require_stages
 from ommatid.models.names import BLOCK_NAMES, PVT_STAGE_NAMES
 from ommatid.models.registry import register
-from ommatid.models.sizes import halved
+from ommatid.models.sizes import ImageSizes, halved
 from ommatid.nn.block import Block, pyramid, pyramid_stages
 from ommatid.nn.conv_glu import ConvGLU
 from ommatid.nn.embed import overlapping_merging, overlapping_stem
@@ -78,6 +78,12 @@ class TransNeXtConfig(Config):
                 fits = min(halved(size, stage + 2)) >= smallest
                 require(fits, field, size, f"what leaves stage {stage} a map of at least {smallest} a side")
 
+    @property
+    def smallest_image(self) -> int:
+        """Pixels a side, for maps that can be pooled."""
+        cells = [ratio if self.fixed_pool_size is None else self.fixed_pool_size + 1 for ratio in self.sr_ratios]
+        return max((4 * 2**stage * cells[stage] for stage, ratio in enumerate(self.sr_ratios) if ratio > 1), default=1)
+
     def map_size(self, stage: int) -> tuple[int, int]:
         return halved((self.image_size, self.image_size), stage + 2)
 
@@ -97,6 +103,7 @@ class TransNeXt(Backbone):
 
     def __init__(self, config: TransNeXtConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(smallest=config.smallest_image)
         self.channels, self.strides = config.dims, doubling_strides(config.patch_size, len(config.dims))
         self.stages = transnext_stages(config)
         self.head = classifier(config.dims[-1], config.num_classes)

@@ -16,7 +16,7 @@ from ommatid.models.config import Config, require_divisible, require_positive
 from ommatid.models.names import BLOCK_NAMES
 from ommatid.models.reference import changed
 from ommatid.models.registry import register
-from ommatid.models.sizes import require_exactly, require_patches, whole_patches
+from ommatid.models.sizes import ImageSizes, pair, require_exactly, require_patches, whole_patches
 from ommatid.nn.block import Block
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
@@ -67,6 +67,7 @@ class ViR(Backbone):
 
     def __init__(self, config: ViRConfig) -> None:
         super().__init__(config)
+        self.image_sizes = ImageSizes(fixed=pair(config.image_size))
         self.channels, self.strides = (config.dim,), (config.patch_size,)
         (rates,) = stochastic_depth(config.drop_path_rate, [config.depth])
         self.stem = PatchEmbed(config.in_channels, config.dim, config.patch_size)

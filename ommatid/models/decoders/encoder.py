@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone
 from ommatid.models.config import Config, PartConfig, check_fields, require, require_positive
 from ommatid.models.registry import Family, find, is_classifier
-from ommatid.models.sizes import ceil_to_multiple
+from ommatid.models.sizes import ceil_to_multiple, pair
 from ommatid.nn.checkpointing import checkpoint_blocks_
 from ommatid.nn.feature_pyramid import FeaturePyramid
+
+COARSEST = 32
+"""Stride of the coarsest map of most pyramids: images are padded to multiples of it at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +59,15 @@ class EncoderConfig(PartConfig):
         fields = {
             "in_channels": self.in_channels,
             "drop_path_rate": self.drop_path_rate,
-            **({"image_size": self.image_size} if sized else {}),
+            **({"image_size": self._padded_image_size()} if sized else {}),
             **self.backbone_fields,
             "num_classes": 0,
         }
         return family, config.replace(**fields)
+
+    def _padded_image_size(self) -> int | tuple[int, int]:
+        rows, columns = (ceil_to_multiple(side, COARSEST) for side in pair(self.image_size or 0))
+        return rows if rows == columns else (rows, columns)
 
 
 class Encoder(nn.Module):
@@ -97,9 +104,12 @@ class Encoder(nn.Module):
         return F.pad(image, (0, columns - width, 0, rows - height))
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Sides of the image as the backbone sees it."""
-        coarsest = max(self.strides)
-        return ceil_to_multiple(height, coarsest), ceil_to_multiple(width, coarsest)
+        """Sides of the image as the backbone sees it.
+
+        Raises:
+            ValueError: the backbone takes one size only, and the image is larger.
+        """
+        return self.backbone.image_sizes.fitting(height, width, max(self.strides))
 
     def freeze(self) -> None:
         """Makes training leave the backbone as it is."""
@@ -115,7 +125,7 @@ class Encoder(nn.Module):
 
 def pyramid_strides(backbone: tuple[int, ...]) -> tuple[int, ...]:
     """The strides that decoders work at: 4, 8, 16 and 32, or 4 and the coarsest three where a backbone is coarser."""
-    coarsest = max(32, 2 ** round_log2(max(backbone)))
+    coarsest = max(COARSEST, 2 ** round_log2(max(backbone)))
     return (4, coarsest // 4, coarsest // 2, coarsest)
 
 
