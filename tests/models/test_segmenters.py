@@ -53,7 +53,8 @@ def test_a_segmenter_learns_from_an_image_of_odd_sides(id: str, decoder: str) ->
     try:
         logits = model(image)
     except ValueError as refusal:
-        assert "allowed is" in str(refusal)
+        if "allowed is" not in str(refusal):
+            raise
         pytest.skip(f"takes no such image, and does not say which in `image_sizes`: {refusal}")
     assert logits.shape == (2, 5, height, width)
     logits.square().mean().backward()

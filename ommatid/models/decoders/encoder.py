@@ -73,7 +73,8 @@ class EncoderConfig(PartConfig):
 class Encoder(nn.Module):
     """Image (B, in_channels, H, W) -> maps (B, H'/s, W'/s, C_s), one for each stride s of the pyramid.
 
-    H' and W' are H and W padded to multiples of the coarsest stride, or up to the one size that the backbone takes.
+    H' and W' are H and W padded to multiples of the backbone's coarsest stride, at least 32, or up to the one size that
+    it takes. Sides of maps are rounded up.
 
     Args:
         config: says which backbone.
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
             checkpoint_blocks_(backbone)
         self.backbone = backbone
         self.frozen = False
-        self.strides = strides or pyramid_strides(backbone.strides)
+        self.strides = strides or pyramid_strides(coarsest_stride(backbone))
         self.pyramid = FeaturePyramid(backbone.channels, backbone.strides, self.strides)
         self.channels = self.pyramid.channels
 
@@ -109,7 +110,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the backbone takes one size only, and the image is larger.
         """
-        return self.backbone.image_sizes.fitting(height, width, max(self.strides))
+        return self.backbone.image_sizes.fitting(height, width, coarsest_stride(self.backbone))
 
     def freeze(self) -> None:
         """Makes training leave the backbone as it is."""
@@ -123,12 +124,11 @@ class Encoder(nn.Module):
         return self
 
 
-def pyramid_strides(backbone: tuple[int, ...]) -> tuple[int, ...]:
+def coarsest_stride(backbone: Backbone) -> int:
+    """The power of two nearest to the coarsest stride of a backbone, at least 32."""
+    return max(COARSEST, 2 ** round(math.log2(max(backbone.strides))))
+
+
+def pyramid_strides(coarsest: int) -> tuple[int, ...]:
     """The strides that decoders work at: 4, 8, 16 and 32, or 4 and the coarsest three where a backbone is coarser."""
-    coarsest = max(COARSEST, 2 ** round_log2(max(backbone)))
     return (4, coarsest // 4, coarsest // 2, coarsest)
-
-
-def round_log2(number: float) -> int:
-    """The exponent of the power of two nearest to a number."""
-    return round(math.log2(number))
