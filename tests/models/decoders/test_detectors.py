@@ -1,0 +1,85 @@
+"""Detectors on any backbone: they learn a scene by heart, empty images too, and come back from a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import ommatid
+from ommatid.models import create_model
+
+BACKBONE = {
+    "backbone": "convnext",
+    "backbone_fields": {"dims": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
+    "num_classes": 3,
+}
+DETECTORS: dict[str, dict[str, Any]] = {
+    "fcos": {"decoder_dim": 16, "head_depth": 1, "strides": [8, 16, 32, 64]},
+    "retinanet": {"decoder_dim": 16, "head_depth": 1, "strides": [8, 16, 32, 64]},
+}
+
+
+def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
+    """Two images of odd sides: two squares of their own brightness in one, nothing in the other."""
+    torch.manual_seed(0)
+    image = 0.1 * torch.rand(2, 3, 69, 85)
+    boxes = torch.tensor([[8.0, 10.0, 36.0, 44.0], [46.0, 24.0, 80.0, 62.0]])
+    masks = torch.zeros(2, 69, 85, dtype=torch.bool)
+    for index, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
+        image[0, index, y1:y2, x1:x2] = 1.0
+        masks[index, y1:y2, x1:x2] = True
+    return image, [
+        {"boxes": boxes, "labels": torch.tensor([2, 0]), "masks": masks},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "masks": masks[:0]},
+    ]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_learns_a_scene_by_heart(name: str) -> None:
+    image, targets = scene()
+    model = create_model(name, **BACKBONE, **DETECTORS[name])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss = sum(model.losses(image, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    seen, nothing = model.eval().detect(image, score_threshold=0.3)
+    assert seen["labels"][:2].sort().values.tolist() == [0, 2]
+    by_label = {int(label): box for label, box in zip(seen["labels"][:2], seen["boxes"][:2], strict=True)}
+    wanted = dict(zip(targets[0]["labels"].tolist(), targets[0]["boxes"], strict=True))
+    for label, box in by_label.items():
+        assert (box - wanted[label]).abs().max() < 6, (box, wanted[label])
+    assert len(nothing["boxes"]) == 0
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_losses_are_finite_and_reach_every_part(name: str) -> None:
+    image, targets = scene()
+    model = create_model(name, **BACKBONE, **DETECTORS[name])
+    losses = model.losses(image, targets)
+    assert all(loss.dim() == 0 and torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    unused = [name for name, value in model.named_parameters() if value.grad is None]
+    assert all(name.startswith("encoder.backbone.norm.") for name in unused), unused
+    empty = model.losses(image[1:], targets[1:])
+    assert all(torch.isfinite(loss) for loss in empty.values())
+    sum(empty.values()).backward()
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detections_stay_inside_the_image_best_first_and_survive_a_file(name: str, tmp_path) -> None:
+    image, _ = scene()
+    model = create_model(name, **BACKBONE, **DETECTORS[name]).eval()
+    found = model.detect(image, score_threshold=0.0, most=7)
+    for each in found:
+        assert len(each["boxes"]) <= 7
+        assert (each["boxes"] >= 0).all()
+        assert (each["boxes"] <= torch.tensor([117, 69, 85, 93])).all()
+        assert (each["scores"].diff() <= 0).all()
+        assert all(0 <= label < 3 for label in each["labels"])
+    model.save(tmp_path / "model.safetensors")
+    again = ommatid.load(tmp_path / "model.safetensors").detect(image, score_threshold=0.0, most=7)
+    assert all(torch.equal(one["boxes"], other["boxes"]) for one, other in zip(found, again, strict=True))
