@@ -52,7 +52,11 @@ class RetinaNetConfig(EncoderConfig):
     def check(self) -> None:
         super().check()
         require_positive(
-            decoder_dim=self.decoder_dim, head_depth=self.head_depth, anchor_size=self.anchor_size, scales=self.scales, ratios=self.ratios
+            decoder_dim=self.decoder_dim,
+            head_depth=self.head_depth,
+            anchor_size=self.anchor_size,
+            scales=self.scales,
+            ratios=self.ratios,
         )
         require_strides(self.strides)
         ordered = 0 < self.miss_iou <= self.match_iou <= 1
