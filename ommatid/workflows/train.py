@@ -365,7 +365,9 @@ def _initial_model(task: Task, settings: Settings, data: TaskData, say: Callable
     else:
         model = model_from_weights(Path(settings.weights), settings.model, own, **shape, say=say)
     task.check_model(model, settings.size, data)
-    return find_method(settings.method).begin(_frozen(model, settings), settings, pretrained=settings.weights is not None)
+    return find_method(settings.method).begin(
+        _frozen(model, settings), settings, pretrained=settings.weights is not None
+    )
 
 
 def _continued_model(run: Run, settings: Settings) -> nn.Module:
