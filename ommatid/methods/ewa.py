@@ -12,13 +12,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.func import functional_call
 
 from ommatid.models.config import PartConfig, require, require_positive
 from ommatid.models.procedure import Procedure
 from ommatid.models.reference import stack_experts
 from ommatid.models.registry import register, register_part
 from ommatid.nn.feedforward import MLP
+from ommatid.nn.moe import stack
+from ommatid.ops.grouped import group_of_rows
 
 
 class RandomExperts(nn.Module):
@@ -32,76 +34,40 @@ class RandomExperts(nn.Module):
 
     def __init__(self, mlps: Iterable[MLP]) -> None:
         super().__init__()
-        experts = list(mlps)
-        require(len(experts) > 0, "experts", len(experts), "1 or more")
-        self.act = experts[0].act
-        self.fc1_weight, self.fc1_bias = stacked([mlp.fc1 for mlp in experts])
-        self.fc2_weight, self.fc2_bias = stacked([mlp.fc2 for mlp in experts])
+        copies = list(mlps)
+        require(len(copies) > 0, "experts", len(copies), "1 or more")
+        self.experts = stack(copies[0], len(copies))
+        states = [mlp.state_dict() for mlp in copies]
+        self.experts.load_state_dict({name: torch.stack([state[name] for state in states]) for name in states[0]})
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return self.mean(x)
         tokens = x.flatten(0, -2)
-        return self.partitioned(tokens, torch.rand(len(tokens), device=x.device))[0].view(x.shape)
+        if self.training:
+            return self.partitioned(tokens, torch.rand(len(tokens), device=x.device))[0].view(x.shape)
+        mean = {name: value.mean(0, keepdim=True) for name, value in self.experts.named_parameters()}
+        ends = torch.tensor([len(tokens)], dtype=torch.int32, device=x.device)
+        return functional_call(self.experts, mean, (tokens, ends)).view(x.shape)
 
     def partitioned(self, tokens: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (S, C) through experts by the rank of their noise (S,): answers (S, C) and whose they are (S,).
 
         Every expert has S / E tokens; where E does not divide S, the first ones have a token more.
         """
-        count, parts = len(tokens), len(self.fc1_weight)
-        capacity = -(-count // parts)
-        part = torch.arange(parts, device=tokens.device)
-        start = part * (count // parts) + part.clamp(max=count % parts)
+        count = len(next(self.experts.parameters()))
+        part = torch.arange(1, count + 1, dtype=torch.int32, device=tokens.device)
+        ends = part * (len(tokens) // count) + part.clamp(max=len(tokens) % count)
         order = noise.argsort()
-        # A part that is one token short borrows one whose answer nobody reads.
-        taken = (start[:, None] + torch.arange(capacity, device=tokens.device)).clamp(max=count - 1)
-        answers = self._experts(tokens[order[taken]])
-        rank = order.argsort()
-        assignment = torch.searchsorted(start, rank, right=True) - 1
-        return answers[assignment, rank - start[assignment]], assignment
-
-    def mean(self, x: Tensor) -> Tensor:
-        """What the MLP of the experts' mean weights answers."""
-        first, second = (means(*layer) for layer in self._layers())
-        return F.linear(self.act(F.linear(x, *first)), *second)
+        answers = self.experts(tokens.index_select(0, order), ends)
+        assignment = torch.empty_like(order).index_copy(0, order, group_of_rows(ends, len(tokens)))
+        return torch.empty_like(answers).index_copy(0, order, answers), assignment
 
     def dense(self) -> MLP:
         """The MLP of the experts' mean weights."""
-        _, hidden, dim = self.fc1_weight.shape
-        mlp = MLP(dim, hidden, act=self.act, bias=self.fc1_bias is not None).to(self.fc1_weight)
-        with torch.no_grad():
-            for layer, weights in zip((mlp.fc1, mlp.fc2), self._layers(), strict=True):
-                for parameter, mean in zip(layer.parameters(), means(*weights), strict=False):
-                    assert mean is not None
-                    parameter.copy_(mean)
-        return mlp.train(self.training)
-
-    def _experts(self, tokens: Tensor) -> Tensor:
-        """(E, n, C) -> (E, n, C)."""
-        first, second = self._layers()
-        return batched_linear(self.act(batched_linear(tokens, *first)), *second)
-
-    def _layers(self) -> list[tuple[Tensor, Tensor | None]]:
-        return [(self.fc1_weight, self.fc1_bias), (self.fc2_weight, self.fc2_bias)]
-
-
-def stacked(layers: list[nn.Linear]) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Weights (E, out, in) and biases (E, out) of linear layers of one shape."""
-    weights = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-    if layers[0].bias is None:
-        return weights, None
-    return weights, nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-
-def means(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The means of a layer's stacked weights and biases over the experts."""
-    return weight.mean(0), None if bias is None else bias.mean(0)
-
-
-def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(E, n, in) by (E, out, in), plus (E, out): (E, n, out)."""
-    return x @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        means = {name: value.detach().mean(0) for name, value in self.experts.named_parameters()}
+        hidden, dim = means["fc1.weight"].shape
+        mlp = MLP(dim, hidden, act=self.experts.get_submodule("act"), bias="fc1.bias" in means)
+        mlp.load_state_dict(means)
+        return mlp.to(means["fc1.weight"]).train(self.training)
 
 
 def train_as_experts(model: nn.Module, *, experts: int = 4, every: int = 2, pretrained: bool = False) -> nn.Module:
@@ -223,7 +189,7 @@ class Average(ExpertsProcedure):
         experts = copy.deepcopy(self.experts)
         for _ in range(self.config.iterations):
             average_experts_(experts, self.config.share_rate)
-        return dict(experts.named_parameters())
+        return {name.replace(".", "_"): weight for name, weight in experts.experts.named_parameters()}
 
 
 @register_part("ewa", "convert")
@@ -246,6 +212,9 @@ class Schedule(Procedure):
         return {"share_rate": torch.tensor(rates)}
 
 
+REFERENCE_NAMES = [(r"^experts\.", "experts.experts.")]
+
+
 def convert_reference(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Stacks the experts, which the reference stores one by one."""
-    return {name[::-1].replace(".", "_", 1)[::-1]: value for name, value in stack_experts(state).items()}
+    return stack_experts(state)

@@ -42,7 +42,7 @@ class MixtureConv2d(Conv2d):
         self.experts = experts
 
     def forward(self, features: Tensor, pathway: Pathway | None = None) -> Tensor:
-        if pathway is None:
+        if pathway is None or self.experts == 1:
             return super().forward(features)
         image = features.permute(0, 3, 1, 2)
         return (self._chosen(image, pathway.chosen) * pathway.gate.view(-1, 1, 1, 1)).permute(0, 2, 3, 1)

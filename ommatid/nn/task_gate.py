@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ommatid.nn.moe.balance import squared_variation
 from ommatid.nn.norm import LayerNorm
 
 
@@ -85,13 +86,6 @@ def expected_load(scores: Tensor, noisy: Tensor, deviation: Tensor, highest: Ten
     to_stay, to_enter = highest[:, -1:], highest[:, -2:-1]
     threshold = torch.where(noisy > to_stay, to_stay, to_enter)
     return torch.special.ndtr((scores - threshold) / deviation).sum(0)
-
-
-def squared_variation(values: Tensor) -> Tensor:
-    """The squared coefficient of variation, of shape (); 0 where all are alike, and for a single value."""
-    if len(values) == 1:
-        return values.new_zeros(())
-    return values.var() / (values.mean().square() + 1e-10)
 
 
 class TaskEmbedding(nn.Module):

@@ -58,7 +58,7 @@ def test_averaging_keeps_the_mean_and_can_make_all_equal() -> None:
     for parameter, mean in zip(experts.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.mean(0), mean)
     average_experts_(experts, 0.75)
-    assert experts.fc1_weight.std(0).max() < 1e-6
+    assert experts.experts.get_parameter("fc1.weight").std(0).max() < 1e-6
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -32,3 +32,9 @@ def test_permuting_experts_with_their_scores_changes_nothing() -> None:
     expected, order = conv(features, best_pathway(scores)), torch.tensor([2, 0, 1])
     conv.weight.data = conv.weight.unflatten(0, (3, 4))[order].flatten(0, 1)
     torch.testing.assert_close(conv(features, best_pathway(scores[:, order])), expected)
+
+
+def test_a_single_expert_is_a_plain_convolution_on_any_pathway() -> None:
+    torch.manual_seed(0)
+    conv, features = MixtureConv2d(3, 4, 3, experts=1), torch.randn(4, 6, 5, 3)
+    torch.testing.assert_close(conv(features, best_pathway(torch.randn(4, 3))), conv(features))
