@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
 
+from ommatid.deployment.export import exported_error
 from ommatid.models.backbone import Backbone
 from ommatid.models.restorer import Sides
 from ommatid.nn.deploy import deployed_copy
@@ -39,13 +41,16 @@ def capture_widest(model: nn.Module, example: Tensor, sides: Sides | None) -> tu
     """The program that serves the most sizes, and which these are: None for those of `example` alone.
 
     Whether a classifier takes the same steps at every size is written nowhere but in the steps themselves: a program
-    with free sides is tried, and where the size is part of the architecture (a table of positions, windows that follow
-    from the size), one without.
+    with free sides is tried at another size, and where the size is part of the architecture (a table of positions,
+    windows that follow from the size), one without is the answer.
     """
     if isinstance(model, Backbone) and sides is not None:
         try:
-            return capture(model, example, sides), sides
-        except Exception:  # what torch.export raises for a size that is part of the program has no common type
+            program = capture(model, example, sides)
+            rows, columns = sides.multiple
+            exported_error(model, program.module(), [F.pad(example, (0, 2 * columns, 0, rows))])
+            return program, sides
+        except Exception:  # what is raised for a size that is part of the program has no common type
             return capture(model, example), None
     return capture(model, example, sides), sides
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -175,13 +176,16 @@ class Called(nn.Module):
 
 
 def machine_code_forms(model: nn.Module, example: Tensor, path: Path) -> dict[str, Form]:
-    """What AOTInductor makes of each compiled form, as a file at `path`, unless that is there already."""
+    """What AOTInductor makes of each compiled form, as a file beside `path`, unless that is there already."""
     subjects: dict[str, Form] = {"AOTInductor": lambda: model}
     for dtype in reduced_precisions(example.device):
         subjects[f"AOTInductor {dtype_name(dtype)}"] = partial(Autocast, model, dtype)
         subjects[f"AOTInductor {dtype_name(dtype)} weights"] = partial(Cast, model, dtype)
         subjects[f"AOTInductor {dtype_name(dtype)} weights, open attention"] = partial(_open, model, dtype)
-    return {name: partial(_machine_code, make, example, path) for name, make in subjects.items()}
+    return {
+        name: partial(_machine_code, make, example, path.with_stem("-".join([path.stem, *re.findall(r"\w+", name)])))
+        for name, make in subjects.items()
+    }
 
 
 def _machine_code(make: Form, example: Tensor, path: Path) -> nn.Module:
@@ -210,8 +214,10 @@ def tensors_of(answer: Any) -> list[Tensor]:
 
 
 def largest_difference(answer: Any, expected: list[Tensor]) -> float:
-    """Of tensors, as a fraction of each one's largest magnitude in `expected`."""
-    return max(
-        float((mine - value).abs().max() / value.abs().max().clamp_min(1e-12))
-        for mine, value in zip(tensors_of(answer), expected, strict=True)
-    )
+    """Of tensors, as a fraction of each one's largest magnitude in `expected`; NaN where any answer has one."""
+    pairs = zip(tensors_of(answer), expected, strict=True)
+    return float(torch.stack([_relative(mine, value) for mine, value in pairs]).max())
+
+
+def _relative(mine: Tensor, expected: Tensor) -> Tensor:
+    return (mine.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-12)

@@ -26,7 +26,15 @@ from ommatid.models.config import require
 from ommatid.models.restorer import Sides
 from ommatid.models.weights import read_header
 from ommatid.runs.files import write_json
-from ommatid.runs.trained import CLASSIFICATION, Trained, find_weights, open_restorer, open_trained, task_of
+from ommatid.runs.trained import (
+    CLASSIFICATION,
+    RESTORATION,
+    Trained,
+    find_weights,
+    open_restorer,
+    open_trained,
+    task_of,
+)
 
 BATCHES = (1, 2, 5)
 """Of the random images that the file is checked on."""
@@ -103,8 +111,9 @@ def export(
     require(format in FORMATS, "format", format, " or ".join(FORMATS))
     kind = FORMATS[format]
     weights, _ = find_weights(run_or_weights)
-    classifies = task_of(read_header(weights)) == CLASSIFICATION
-    subject = classifier_subject(open_trained(weights)) if classifies else _restorer(weights)
+    task = task_of(read_header(weights))
+    require(task in SUBJECTS, "task", task, f"{' or '.join(SUBJECTS)}, in {weights}")
+    subject = SUBJECTS[task](weights)
     if prepare:
         subject = _prepared(subject)
     path = weights.with_suffix(kind.suffix) if out is None else Path(out).expanduser()
@@ -194,7 +203,7 @@ def _restorer(weights: Path) -> Subject:
     answer = [f"{model.scale} height", f"{model.scale} width"]
     description = {
         "model": facts.name,
-        "task": "restoration",
+        "task": RESTORATION,
         "undoes": facts.degrade,
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "float32, RGB, 0 to 1"},
         "prepare": "divided by 255; height and width continued to multiples of `multiple`, best by mirroring, "
@@ -206,3 +215,10 @@ def _restorer(weights: Path) -> Subject:
     return Subject(
         model, facts.size, description, sides, lambda picture: pil_to_tensor(picture)[:, :height, :width] / 255
     )
+
+
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {
+    CLASSIFICATION: lambda weights: classifier_subject(open_trained(weights)),
+    RESTORATION: _restorer,
+}
+"""What is exported of the weights of each task."""
