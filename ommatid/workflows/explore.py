@@ -34,7 +34,7 @@ from ommatid.training.tasks import find_task
 from ommatid.workflows.composition_trial import Trial, TrialResult
 from ommatid.workflows.spread import spread
 
-CALIBRATING = 6
+CALIBRATING = 8
 """Whole compositions measured, where the table of this machine is new."""
 
 METRIC = "accuracy"
