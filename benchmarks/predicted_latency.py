@@ -41,10 +41,13 @@ def main() -> None:
         table = CostTable(Path(folder) / "table.json", threads=1)
 
         def reject(fields: dict) -> str | None:
-            config = space.config(fields)
-            over = budget.exceeded("parameters", table.parameters(config))
-            limit = budget.limits["latency_ms"]
-            return over or budget.exceeded("latency_ms", table.latency_ms(config, limit=limit))
+            try:
+                config = space.config(fields)
+                over = budget.exceeded("parameters", table.parameters(config))
+                limit = budget.limits["latency_ms"]
+                return over or budget.exceeded("latency_ms", table.latency_ms(config, limit=limit))
+            except ValueError as impossible:
+                return str(impossible)
 
         table.calibrate(space.config(fields) for fields in Search.drawn(space, reject, CALIBRATING, seed=0))
         print(f"scale {table.scale:.3f}", file=sys.stderr)

@@ -110,6 +110,12 @@ def spatial_reduction(dim: int, heads: int, reduction: int, *, qkv_bias: bool = 
     return Padded(mixers.SpatialReductionAttention(dim, heads, reduce, qkv_bias=qkv_bias), reduction)
 
 
+def recursive_generalization(dim: int, heads: int, *, channel_ratio: float = 0.5, qkv_bias: bool = True) -> nn.Module:
+    """After training its recursion takes no map of less than 16 tokens a side."""
+    attention = mixers.RecursiveGeneralizationAttention(dim, heads, channel_ratio=channel_ratio, qkv_bias=qkv_bias)
+    return Padded(attention, 16)
+
+
 def long_short(dim: int, heads: int, group_size: int, *, interval: int = 1, qkv_bias: bool = True) -> nn.Module:
     bias = dynamic_bias(_pair(group_size), heads, max(dim // 4 // 4, 4))
     return mixers.LongShortAttention(dim, heads, group_size, bias, interval=interval, qkv_bias=qkv_bias)

@@ -37,6 +37,7 @@ MADE: dict[str, Make] = {
     "long_short": makers.long_short,
     "masked_attention": makers.masked_attention,
     "raft": makers.raft,
+    "recursive_generalization": makers.recursive_generalization,
     "spatial_reduction": makers.spatial_reduction,
     "spectral_gate": makers.spectral_gate,
     "ss2d": makers.ss2d,
