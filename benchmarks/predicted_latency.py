@@ -70,7 +70,7 @@ def write(arguments: argparse.Namespace, rows: list, table: CostTable) -> None:
         f"    {shlex.join(['python', *sys.argv])}",
         "",
         f"Within {NEAR:.0%} of what was measured: {near} of {len(rows)} random compositions, none of them among the "
-        f"{CALIBRATING} that the scale ({table.scale:.2f}) is from. The table came to {len(table.milliseconds)} pieces.",
+        f"{CALIBRATING} that the scale ({table.scale:.2f}) is from. The table has {len(table.milliseconds)} pieces.",
         "",
         "| mixers | channel mixer | widths | depths | parameters | predicted, ms | measured, ms | error |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
