@@ -22,6 +22,18 @@ TINY = {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "
 TINY_WORD = "pvt_v2[dims=[8,8,16,16],depths=[1,1,1,1],heads=[1,1,2,2],mlp_ratios=[2,2,2,2]]"
 TINIER_WORD = "pvt_v2[dims=[4,4,8,8],depths=[1,1,1,1],heads=[1,1,2,2],mlp_ratios=[2,2,2,2]]"
 
+TINY_SWIN_MOE = {
+    "dims": [8, 16],
+    "depths": [1, 2],
+    "heads": [1, 2],
+    "moe_blocks": [[-1], [1]],
+    "pretrained_window_sizes": [0, 0],
+    "window_size": 4,
+    "patch_size": 2,
+    "num_experts": 4,
+}
+"""Four experts in its last block, on images of 16 pixels."""
+
 
 def photographs(
     folder: Path, classes: tuple[str, ...] = ("cat", "ship", "truck"), train: int = 6, val: int = 4

@@ -15,19 +15,9 @@ from ommatid.measuring.routing import Decision, Tally, observed, readable, routi
 from ommatid.workflows.experts import experts
 from ommatid.workflows.train import train
 
-from .small import save_weights
+from .small import TINY_SWIN_MOE, save_weights
 
-SWIN_MOE = {
-    "dims": [8, 16],
-    "depths": [1, 2],
-    "heads": [1, 2],
-    "moe_blocks": [[-1], [1]],
-    "pretrained_window_sizes": [0, 0],
-    "window_size": 4,
-    "patch_size": 2,
-    "num_experts": 4,
-    "capacity_factor": 0.5,
-}
+SWIN_MOE = TINY_SWIN_MOE | {"capacity_factor": 0.5}
 
 
 @pytest.fixture(scope="module")

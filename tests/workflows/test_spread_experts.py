@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ommatid.runs.run import Run
 from ommatid.workflows.train import train
 
-from .small import environment
+from .small import TINY_SWIN_MOE, environment
 
 SCRIPT = """
 import json, os, signal, sys
@@ -43,19 +43,7 @@ except ValueError as error:
     sys.exit(f"error: {error}")
 """
 
-SWIN_MOE = {
-    "dims": [8, 16],
-    "depths": [1, 2],
-    "heads": [1, 2],
-    "moe_blocks": [[-1], [1]],
-    "pretrained_window_sizes": [0, 0],
-    "window_size": 4,
-    "patch_size": 2,
-    "num_experts": 4,
-    "capacity_factor": 0,
-    "gate_noise": 0,
-    "balance_loss": "gshard",
-}
+SWIN_MOE = TINY_SWIN_MOE | {"capacity_factor": 0, "gate_noise": 0, "balance_loss": "gshard"}
 
 
 def run_script(folder: Path, moment: str, **arguments: Any) -> subprocess.CompletedProcess[str]:
