@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,26 +30,14 @@ from ommatid.runs.inference import probabilities
 from ommatid.runs.run import Run, read_json
 from ommatid.runs.trained import Trained, open_trained
 from ommatid.training.recipes import Recipe
+from ommatid.workflows.compress_target import Target, advise, cost_ratio, parse_target, parse_tolerance
 from ommatid.workflows.train import train
-
-COSTS = ("latency", "memory", "size", "parameters", "macs")
 
 CALIBRATION, BATCH = 8, 32
 """Batches of training images that methods look at, and images in each."""
 
 ROUNDS, SECONDS = 30, 2.0
 """Timed calls of the original and of the smaller model in turn, at most, and none begun after so long."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """`cost` below `factor` times the original's."""
-
-    cost: str
-    factor: float
-
-    def __str__(self) -> str:
-        return f"{self.cost}<{self.factor:g}x"
 
 
 @dataclass(frozen=True)
@@ -127,23 +114,6 @@ def compress(
             results["rows"].append(work.setting(factor, recipe))
             write_json(folder / "results.json", results)
         return _reported(folder, results, trained, aim, allowed)
-
-
-def parse_target(text: str) -> Target:
-    """Raises ValueError for what is not COST<FACTORx."""
-    match = re.fullmatch(r"\s*(\w+)\s*<=?\s*([\d.]+)\s*x\s*", text)
-    if match is None or match[1] not in COSTS or not 0 < float(match[2]) < 1:
-        raise ValueError(f"target = {text!r} is not possible: allowed is COST<FACTORx, with {', '.join(COSTS)}, as in "
-                         "latency<0.5x")  # fmt: skip
-    return Target(match[1], float(match[2]))
-
-
-def parse_tolerance(text: str) -> float:
-    """Accuracy that may be lost, 0 to 1. Raises ValueError for what is not "N point(s)"."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*(points?|%)?\s*", text)
-    if match is None:
-        raise ValueError(f"tolerance = {text!r} is not possible: allowed is a number of points, as in '1 point'")
-    return float(match[1]) / 100
 
 
 def _methods(names: Sequence[str], target: Target) -> list[Method]:
@@ -327,7 +297,7 @@ def _reported(folder: Path, results: dict[str, Any], trained: Trained, target: T
     original, *settings = rows
     within = [row for row in settings if row["accuracy"] >= original["accuracy"] - tolerance - 1e-9]
     best = min(within, key=lambda row: cost_ratio(row, original, target.cost), default=None)
-    advice = _advice(best, original, target, tolerance, settings)
+    advice = advise(best, original, target, tolerance, settings)
     methods = ",".join(results["asked"]["methods"])
     command = f"ommatid compress {trained.path.parent} {results['asked']['data']} --methods {methods}"
     page = {
@@ -341,35 +311,3 @@ def _reported(folder: Path, results: dict[str, Any], trained: Trained, target: T
     }
     write_text(folder / "report.html", compress_page(page))
     return Compressed(Path(best["run"]) if best else None, folder / "report.html", rows, advice)
-
-
-def cost_ratio(row: Mapping[str, Any], original: Mapping[str, Any], cost: str) -> float:
-    """A setting's cost, as a fraction of the original's. Latencies were measured in turn with it."""
-    if cost == "latency":
-        return float(row["latency_ratio"])
-    key = {"memory": "memory_mb", "size": "size_mb"}.get(cost, cost)
-    return float(row[key] / original[key])
-
-
-def _advice(
-    best: Mapping[str, Any] | None,
-    original: Mapping[str, Any],
-    target: Target,
-    tolerance: float,
-    settings: Sequence[Mapping[str, Any]],
-) -> str:
-    points = f"{100 * tolerance:g} point{'s' if tolerance != 0.01 else ''}"
-    if best is None:
-        nearest = max(settings, key=lambda row: row["accuracy"])
-        lost = 100 * (original["accuracy"] - nearest["accuracy"])
-        return (
-            f"No setting is within {points} of the original's {original['accuracy']:.2%}: {nearest['setting']} comes "
-            f"nearest, {lost:.2f} points below. More epochs of fine-tuning, or a milder target, may do."
-        )
-    ratio = cost_ratio(best, original, target.cost)
-    gained = 100 * (best["accuracy"] - original["accuracy"])
-    met = "" if ratio <= target.factor * 1.05 else f" The target, {target}, was not met within {points}."
-    return (
-        f"Take {best['setting']}: {ratio:.2f} times the original's {target.cost}, {best['accuracy']:.2%} right "
-        f"({gained:+.2f} points).{met}"
-    )

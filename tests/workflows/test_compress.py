@@ -9,7 +9,8 @@ import pytest
 import ommatid
 from ommatid.methods.pruning.registry import METHODS, nonzero
 from ommatid.runs.trained import open_trained
-from ommatid.workflows.compress import compress, parse_target, parse_tolerance
+from ommatid.workflows.compress import compress
+from ommatid.workflows.compress_target import parse_target, parse_tolerance
 
 
 @pytest.fixture(scope="module")
