@@ -42,7 +42,8 @@ HEAD = """# What exports
 Of every registered family, built tiny from its first reference case: whether the deployed model becomes a
 `torch.export` program and an ONNX file that answer as the model does, to 1e-3, in PyTorch and in ONNX Runtime.
 `batch`: any number of images; `sides n`: also any height and width that are multiples of n. Procedures (rules, losses,
-schedules) are no models to deploy and are left out. Written by `python docs/export_table.py`.
+schedules) are no models to deploy and are left out. Written by
+`python docs/export_table.py [FAMILY ...]`; a family without a row was not run yet.
 
 | family | free | torch.export | ONNX |
 |---|---|---|---|
