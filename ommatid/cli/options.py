@@ -28,7 +28,7 @@ Recipe = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="classification, restoration, segmentation or detection; classification by default."),
+    typer.Option(help="classification, restoration, segmentation, detection or instances; classification by default."),
 ]
 Decoder = Annotated[
     str | None, typer.Option(help="For segmentation and detection, what is on the backbone that --model names.")

@@ -17,7 +17,7 @@ from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
 
 CLASSIFICATION, RESTORATION = "classification", "restoration"
-SEGMENTATION, DETECTION = "segmentation", "detection"
+SEGMENTATION, DETECTION, INSTANCES = "segmentation", "detection", "instances"
 """Names of the tasks, in settings and in headers. A header without one is a classifier's."""
 
 

@@ -9,7 +9,7 @@ from ommatid.deployment.exported import is_exported
 from ommatid.measuring.measure import usable_device
 from ommatid.methods.attacks import parse_attack
 from ommatid.models.config import require
-from ommatid.runs.trained import CLASSIFICATION, DETECTION, RESTORATION, SEGMENTATION
+from ommatid.runs.trained import CLASSIFICATION, DETECTION, INSTANCES, RESTORATION, SEGMENTATION
 from ommatid.workflows.evaluate_classifier import evaluate_classifier, judge
 from ommatid.workflows.evaluate_detector import evaluate_detector
 from ommatid.workflows.evaluate_restorer import evaluate_restorer
@@ -23,6 +23,7 @@ EVALUATIONS = {
     RESTORATION: evaluate_restorer,
     SEGMENTATION: evaluate_segmenter,
     DETECTION: evaluate_detector,
+    INSTANCES: evaluate_detector,
 }
 
 

@@ -19,7 +19,7 @@ from ommatid.report.pictures import labelled_png
 from ommatid.report.table import csv_text
 from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import DETECTION, SEGMENTATION, Trained, open_dense
+from ommatid.runs.trained import DETECTION, INSTANCES, SEGMENTATION, Trained, open_dense
 from ommatid.workflows.opening import open_classifier, trained_for
 from ommatid.workflows.predict_scenes import ScenePrediction, predict_scenes, scenes_csv
 
@@ -84,7 +84,7 @@ def predict(
     require(top >= 1, "top", top, "1 or more")
     require(batch >= 1, "batch", batch, "1 or more")
     place = usable_device(device)
-    dense = trained_for(run_or_weights) in (SEGMENTATION, DETECTION)
+    dense = trained_for(run_or_weights) in (SEGMENTATION, DETECTION, INSTANCES)
     images = open_images(list(paths))
     if out is not None:
         csv, json, pictures = (

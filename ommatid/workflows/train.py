@@ -304,7 +304,10 @@ def _chosen_model(task: Task, asked: Mapping[str, Any], decoder: str | None, che
         spec = parse_model(asked["model"])
         name, fields = spec.name, spec.settings | fields
     elif weights is None:
-        name, fields = task.model, dict(task.model_fields) | fields
+        usual = dict(task.model_fields)
+        if decoder is not None:  # another decoder may have no such field, or another use for it
+            usual.pop("decoder_dim", None)
+        name, fields = task.model, usual | fields
     else:
         header = weights_header(Path(weights))
         if header is None:

@@ -20,6 +20,11 @@ from ommatid.runs.trained import SceneFacts
 if TYPE_CHECKING:
     from ommatid.training.settings import Settings
 
+SMALL: dict[str, Any] = {
+    "backbone_fields": {"dims": [24, 48, 96, 160], "depths": [1, 2, 2, 2], "ibn": [None, None, None, None]}
+}
+"""Of the usual backbone: a plain ResNet of 1.2 million parameters, which learns in minutes."""
+
 LARGEST = 640
 """Of images, the longer side in pixels that a training's is at most where none is named."""
 
@@ -44,7 +49,8 @@ def composed(
     own = {field: value for field, value in chosen.items() if field in known}
     rest = {field: value for field, value in chosen.items() if field not in known and field != "decoder"}
     named = {"backbone": model} | ({"decoder": name} if "decoder" in known else {})
-    return decoders[name], own | named | ({"backbone_fields": rest} if rest else {})
+    inner = dict(own.get("backbone_fields", {})) | rest
+    return decoders[name], own | named | ({"backbone_fields": inner} if inner else {})
 
 
 def decoders_of(fits: Callable[[Family, PartConfig], bool]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The task detection, as a training sees it."""
+"""The tasks detection and instances, as a training sees them: boxes of things, or a mask of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torchvision.utils import draw_bounding_boxes
 
 from ommatid.data import Loader
 from ommatid.data.dense import SceneData, canvas, make_detection_loader, open_scenes, scene_transform
-from ommatid.data.dense.open import EMBEDDED, FORMS
+from ommatid.data.dense.open import EMBEDDED, FORMS, Wanted
 from ommatid.measuring.measure import Measurement
 from ommatid.models.config import PartConfig, require
-from ommatid.models.registry import Family, find_detector, is_detector
+from ommatid.models.registry import Family, find_detector, is_detector, is_mask_transformer
 from ommatid.report.metric import DETECTORS
 from ommatid.runs.trained import DETECTION, SceneFacts
 from ommatid.training.initial import answer_of
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 
 
 class DetectionTask:
-    """Boxes of things, with a class and a score each."""
+    """Boxes of things with a class and a score each; of mask transformers, `wanted` being outlines, masks of them.
 
-    name = DETECTION
+    usual: the decoder where none is named.
+    """
+
     model = "ibn_net"
-    model_fields: Mapping[str, Any] = {
-        "dims": [24, 48, 96, 160],
-        "depths": [1, 2, 2, 2],
-        "ibn": [None, None, None, None],
-        "decoder_dim": 64,
-    }
+    model_fields: Mapping[str, Any] = dense.SMALL | {"decoder_dim": 64}
     recipe = "detect"
     embedded = EMBEDDED
     data_forms = FORMS
@@ -47,11 +44,20 @@ class DetectionTask:
     published_size = 640
     speed_size: int | None = None
 
+    def __init__(self, name: str = DETECTION, wanted: Wanted = "boxes", usual: str = "fcos") -> None:
+        self.name = name
+        self.wanted = wanted
+        self.usual = usual
+
     def composed(self, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
-        return dense.composed(model, chosen, decoder, "fcos", dense.decoders_of(is_detector))
+        fits = is_mask_transformer if self.wanted == "outlines" else _finds_boxes
+        return dense.composed(model, chosen, decoder, self.usual, dense.decoders_of(fits))
 
     def find(self, model: str, **overrides: Any) -> tuple[Family, PartConfig]:
-        return find_detector(model, **overrides)
+        family, config = find_detector(model, **overrides)
+        masks = is_mask_transformer(family, config)
+        require(masks == (self.wanted == "outlines"), "model", model, f"one that finds {self.wanted}, for {self.name}")
+        return family, config
 
     def check(self, settings: Settings) -> None:
         dense.check_dense(self.name, settings)
@@ -61,7 +67,7 @@ class DetectionTask:
     def open(
         self, data: str, degrade: str | None, *, seed: int = 0, split: Mapping[str, Any] | None = None
     ) -> SceneData:
-        return open_scenes(data, "boxes", seed=seed, split=None if split is None else dict(split))
+        return open_scenes(data, self.wanted, seed=seed, split=None if split is None else dict(split))
 
     def facts(self, data: SceneData) -> dict[str, Any]:
         return {"classes": list(data.classes)}
@@ -93,7 +99,7 @@ class DetectionTask:
 
         return Training(
             model,
-            Things(dense.sides(data, settings)),
+            Things(dense.sides(data, settings), masks=self.wanted == "outlines"),
             val_samples=len(data.val),
             make_optimizer=make_optimizer,
             average=settings.recipe.ema,
@@ -119,3 +125,7 @@ class DetectionTask:
         return torch.stack(
             [draw_bounding_boxes(picture, image["boxes"]) for picture, image in zip(pictures, truth, strict=True)]
         )
+
+
+def _finds_boxes(family: Family, config: PartConfig) -> bool:
+    return is_detector(family, config) and not is_mask_transformer(family, config)

@@ -41,12 +41,7 @@ class SegmentationTask:
 
     name = SEGMENTATION
     model = "ibn_net"
-    model_fields: Mapping[str, Any] = {
-        "dims": [24, 48, 96, 160],
-        "depths": [1, 2, 2, 2],
-        "ibn": [None, None, None, None],
-        "decoder_dim": 64,
-    }
+    model_fields: Mapping[str, Any] = dense.SMALL | {"decoder_dim": 64}
     recipe = "segment"
     embedded = EMBEDDED
     data_forms = FORMS
