@@ -26,8 +26,15 @@ from ommatid.workflows.predict import predict
 from ommatid.workflows.train import train
 
 SMALL = {"dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "heads": [1, 1, 1, 1], "mlp_ratios": [1, 1, 1, 1]}
-WHOLE = SMALL | {"decoder_dim": 16}
-TASKS = ("segmentation", "detection")
+HEADS: dict[str, dict[str, Any]] = {
+    "segmentation": {"decoder_dim": 16},
+    "detection": {"decoder_dim": 16},
+    "instances": {
+        **{"conv_dim": 32, "mask_dim": 16, "encoder_layers": 1, "encoder_heads": 4, "encoder_mlp_dim": 32, "dim": 32},
+        **{"heads": 4, "mlp_dim": 32, "decoder_layers": 2, "num_queries": 6, "points": 64},
+        "backbone_fields": {"heads": [1, 1, 1, 1]},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +66,17 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def arguments(few: Path, recipe: Path) -> dict[str, Any]:
-    return {"data": few, "model": "pvt_v2", "set": WHOLE, "recipe": recipe, "size": 64, "progress": False}
+    return {"data": few, "model": "pvt_v2", "set": SMALL, "recipe": recipe, "size": 64, "progress": False}
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=HEADS)
 def run(request: pytest.FixtureRequest, arguments: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp(request.param) / "run"
-    return Run.open(train(task=request.param, out=out, **arguments).run)
+    return Run.open(train(task=request.param, out=out, **with_head(arguments, request.param)).run)
+
+
+def with_head(arguments: dict[str, Any], task: str) -> dict[str, Any]:
+    return arguments | {"set": arguments["set"] | HEADS[task]}
 
 
 KILLED = """
@@ -91,7 +102,8 @@ train(**json.loads(sys.argv[1]))
 def test_killed_and_resumed_it_ends_where_it_would_have_ended(
     run: Run, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
-    told = json.dumps(arguments | {"task": run.config["task"], "out": tmp_path / "run"}, default=str)
+    task = run.config["task"]
+    told = json.dumps(with_head(arguments, task) | {"task": task, "out": tmp_path / "run"}, default=str)
     command = [sys.executable, "-c", KILLED, told]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
