@@ -34,7 +34,7 @@ def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, ends: Tens
     if bias is None:
         return _product(rows, weight, ends)
     if not torch.is_grad_enabled() or weight.shape[2] > weight.shape[1]:
-        return _product(rows, weight, ends) + bias.index_select(0, group_of_rows(ends, len(rows)))
+        return _product(rows, weight, ends) + bias.index_select(0, group_of_rows(ends, rows.shape[0]))
     # Where the input is the narrow side, the bias of a training step is cheapest as one more column of it.
     step = ALIGNMENT // rows.element_size()
     weight = torch.cat([weight, F.pad(bias[..., None], (0, step - 1))], -1)
@@ -44,7 +44,7 @@ def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, ends: Tens
 def grouped_linear_reference(rows: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor) -> Tensor:
     """The same, one group after another."""
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
-    biases = [None] * len(weight) if bias is None else list(bias)
+    biases = [None] * weight.shape[0] if bias is None else list(bias)
     parts = [F.linear(*part) for part in zip(rows.split(sizes), weight, biases, strict=True)]
     return torch.cat(parts)
 

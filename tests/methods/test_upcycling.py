@@ -79,3 +79,11 @@ def test_refuses_what_cannot_be() -> None:
         ommatid.upcycle(ommatid.upcycle(model))
     with pytest.raises(ValueError, match="none"):
         ommatid.upcycle(nn.Linear(2, 2))
+
+
+def test_is_exported_for_any_number_of_images() -> None:
+    upcycled, image = ommatid.upcycle(tiny("vit"), experts=3), torch.rand(2, 3, 32, 32)
+    free = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(upcycled, (image,), dynamic_shapes=(free,)).module()
+    more = torch.rand(5, 3, 32, 32)
+    torch.testing.assert_close(program(more), upcycled(more), rtol=1e-4, atol=1e-5)

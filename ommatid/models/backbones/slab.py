@@ -27,6 +27,7 @@ from ommatid.nn.embed import PatchEmbed, PatchMerging
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import SimplifiedLinearAttention, WindowAttention, Windowed
+from ommatid.nn.moe.layer import MoE
 from ommatid.nn.position import AbsolutePosition, positions_on_grid
 from ommatid.nn.progressive_norm import ProgressiveNorm
 from ommatid.nn.residual import MakeNorm, Residual, stochastic_depth
@@ -153,11 +154,16 @@ class SLAB(Backbone):
         return self.norm(self.maps(image)[-1]).mean((1, 2))
 
     def deploy_(self) -> None:
-        """Folds every norm into the layer next to it, but the last: the embedding is normed, deployed or not."""
+        """Folds every norm into the layer next to it, but the last: the embedding is normed, deployed or not.
+
+        A norm in front of experts, which their router reads too, stays.
+        """
         if isinstance(self.stem.norm, ProgressiveNorm):
             fold_affine_after_(self.stem.proj, *self.stem.norm.affine())
             self.stem.norm = nn.Identity()
         for part in self.modules():
+            if isinstance(part, Residual) and isinstance(part.inner, MoE):
+                continue
             if isinstance(part, Residual | PatchMerging) and isinstance(part.norm, ProgressiveNorm):
                 layer = part.reduction if isinstance(part, PatchMerging) else input_layer(part.inner)
                 fold_affine_before_(*part.norm.affine(), layer)

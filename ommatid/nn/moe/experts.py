@@ -100,25 +100,30 @@ class StackedMixer(nn.Module):
             owner = type(mixer.get_submodule(name.rpartition(".")[0])).__name__
             raise ValueError(f"{type(mixer).__name__} holds {name} ({owner}): allowed is a mixer without buffers")
         self.experts = experts
-        self.mixer = copy.deepcopy(mixer)
-        for name, parameter in list(self.mixer.named_parameters()):
-            owner, _, leaf = name.rpartition(".")
-            stacked = nn.Parameter(parameter.detach().expand(experts, *parameter.shape).clone())
-            setattr(self.mixer.get_submodule(owner), leaf, stacked)
+        # Out of sight of what changes models part by part: its own parameters are not in use.
+        self.template = (copy.deepcopy(mixer),)
+        self.names = [name for name, _ in mixer.named_parameters()]
+        self.stacked = nn.ParameterDict(
+            {
+                name.replace(".", "_"): parameter.detach().expand(experts, *parameter.shape).clone()
+                for name, parameter in mixer.named_parameters()
+            }
+        )
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
-        expert = group_of_rows(ends, len(rows))
+        expert = group_of_rows(ends, rows.shape[0])
         sizes = ends.diff(prepend=ends.new_zeros(1))
-        place = torch.arange(len(rows), device=rows.device) - (ends - sizes).index_select(0, expert)
+        place = torch.arange(rows.shape[0], device=rows.device) - (ends - sizes).index_select(0, expert)
         static = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        places = len(rows) if static else int(sizes.max())
+        places = rows.shape[0] if static else int(sizes.max())
         buffers = rows.new_zeros(self.experts, places, *rows.shape[1:]).index_put((expert, place), rows)
-        parameters: dict[str, Tensor] = dict(self.mixer.named_parameters())
+        self.template[0].train(self.training)
+        parameters = {name: self.stacked[name.replace(".", "_")] for name in self.names}
         answers = vmap(self._one, randomness="different")(parameters, buffers)
         return answers[expert, place]
 
     def _one(self, parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
-        return functional_call(self.mixer, parameters, (rows,))
+        return functional_call(self.template[0], parameters, (rows,))
 
 
 def stack(mixer: nn.Module, experts: int) -> nn.Module:
@@ -149,6 +154,6 @@ def in_sorted_slices(function: Callable[[Tensor, Tensor], Tensor], rows: Tensor,
         return function(rows, ends)
     parts, start = [], 0
     for part in rows.chunk(count):
-        parts.append(function(part, (ends - start).clamp(0, len(part))))
-        start += len(part)
+        parts.append(function(part, (ends - start).clamp(0, part.shape[0])))
+        start += part.shape[0]
     return torch.cat(parts)

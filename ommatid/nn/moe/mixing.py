@@ -37,18 +37,19 @@ def plan(routing: Routing) -> Plan:
     keys = experts if routing.kept is None else experts.masked_fill(~routing.kept, count)
     order = keys.flatten().sort(stable=True).indices[: _rows(routing)]
     load = routing.load()
-    ends = torch.cat([load[:-1].cumsum(0), load.new_full((1,), len(order))])  # what fills up goes to the last expert
+    # What fills up goes to the last expert.
+    ends = torch.cat([load[:-1].cumsum(0), load.new_full((1,), order.shape[0])])
     weight = routing.kept_weights().flatten().index_select(0, order)
-    kept = torch.arange(len(order), device=order.device) < load.sum()
+    kept = torch.arange(order.shape[0], device=order.device) < load.sum()
     return Plan(order // experts.shape[1], weight, kept, ends.int())
 
 
-def _rows(routing: Routing) -> int:
+def _rows(routing: Routing) -> int | torch.SymInt:
     """Rows for all kept pairs: as many as there are, or can be where shapes must not depend on values."""
     if routing.kept is None:
         return routing.pairs
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return routing.pairs if routing.most is None else min(routing.most, routing.pairs)
+        return routing.pairs if routing.most is None else torch.sym_min(routing.most, routing.pairs)
     return int(routing.kept.sum())
 
 
@@ -72,17 +73,29 @@ def mix_sorted(tokens: Tensor, routing: Routing, experts: Experts, *, weigh_inpu
     else:
         answers = experts(rows, planned.ends)
         answers = answers * weight.to(answers.dtype)
-    return answers.new_zeros(len(tokens), *answers.shape[1:]).index_add(0, planned.token, answers)
+    return answers.new_zeros(tokens.shape[0], *answers.shape[1:]).index_add(0, planned.token, answers)
 
 
-def mix_one_hot(tokens: Tensor, routing: Routing, experts: Experts, *, weigh_input: bool = False) -> Tensor:
-    """The same, as the papers write it: einsums with the combine tensor (S, E, places). Memory grows with S^2."""
-    combine = combine_tensor(routing, places=len(tokens))
+def mix_one_hot(
+    tokens: Tensor,
+    routing: Routing,
+    experts: Experts,
+    *,
+    weigh_input: bool = False,
+    places: int | None = None,
+    location: Tensor | None = None,
+) -> Tensor:
+    """The same of tokens (S, C), as the papers write it: einsums with the combine tensor (S, E, places).
+
+    Time and memory grow with S times places, which are S in number where None. Arguments as in `mix_sorted` and
+    `combine_tensor`.
+    """
+    combine = combine_tensor(routing, places=tokens.shape[0] if places is None else places, location=location)
     chosen = (combine != 0).to(tokens.dtype)
     buffers = torch.einsum("sep,sc->epc", combine if weigh_input else chosen, tokens)
-    count, places, _ = buffers.shape
-    ends = torch.arange(1, count + 1, device=tokens.device, dtype=torch.int32) * places
-    answers = experts(buffers.flatten(0, 1), ends).unflatten(0, (count, places))
+    count, rows, _ = buffers.shape
+    ends = torch.arange(1, count + 1, device=tokens.device, dtype=torch.int32) * rows
+    answers = experts(buffers.flatten(0, 1), ends).unflatten(0, (count, rows))
     return torch.einsum("sep,epc->sc", chosen if weigh_input else combine, answers)
 
 
@@ -95,7 +108,8 @@ def combine_tensor(routing: Routing, *, places: int, location: Tensor | None = N
         location: (S, k), the place of each pair; its token's number where None.
     """
     if location is None:
-        location = torch.arange(len(routing.experts), device=routing.experts.device)[:, None].expand_as(routing.experts)
+        numbers = torch.arange(routing.experts.shape[0], device=routing.experts.device)
+        location = numbers[:, None].expand_as(routing.experts)
     weights = routing.kept_weights()
     kept = torch.ones_like(weights, dtype=torch.bool) if routing.kept is None else routing.kept
     place = F.one_hot(location.masked_fill(~kept, 0), places).to(weights.dtype)

@@ -138,7 +138,7 @@ class ExpertChoiceRouter(Router):
 
     def forward(self, tokens: Tensor, *context: Tensor) -> Routing:
         scores = softmax(full_precision(self.logits, tokens))
-        places = min(math.ceil(len(tokens) * self.per_token / self.experts), len(tokens))
+        places = min(math.ceil(tokens.shape[0] * self.per_token / self.experts), tokens.shape[0])
         taken = scores.topk(places, dim=0).indices
         kept = torch.zeros_like(scores, dtype=torch.bool).scatter(0, taken, True)
         return Routing(all_experts(scores), scores, scores, scores.new_zeros(()), kept, places * self.experts)
