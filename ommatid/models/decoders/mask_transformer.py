@@ -178,4 +178,10 @@ class KMax(BackboneMaskTransformer):
         self.no_decay = (*self.encoder.backbone.no_decay, "_position", "centres")
 
     def predictions(self, image: Tensor) -> list[Prediction]:
-        return self.decoder(self.encoder(image))
+        """Every pixel belongs to one query: masks are the log-odds of its share among all, as the paper reads them."""
+        return [(classes, log_odds(masks)) for classes, masks in self.decoder(self.encoder(image))]
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """(B, Q, h, w) -> logits whose sigmoid is the softmax over the queries."""
+    return logits.float().softmax(1).logit(eps=1e-6)

@@ -57,7 +57,7 @@ def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
 
 
 LEARN_SOON = [name for name in DETECTORS if name != "kmax"]
-"""The masks of kMaX start flat, behind a norm with a weight of 0.1: they take more steps."""
+"""The masks of kMaX start nearly alike, behind a norm with a weight of 0.1: they take more steps."""
 
 
 @pytest.mark.parametrize("name", LEARN_SOON)
