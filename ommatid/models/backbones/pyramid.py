@@ -152,3 +152,27 @@ def composed_block(
             if not isinstance(part, nn.Identity)
         )
     )
+
+
+def _small_image_variant(dims: tuple[int, ...], depths: tuple[int, ...], mlp_ratio: float) -> PyramidConfig:
+    """For images of some 32 to 96 pixels: patches are small, and local mixers do the work."""
+    return PyramidConfig(
+        image_size=32,
+        patch_size=2,
+        dims=dims,
+        depths=depths,
+        stem="conv",
+        downsample="pre_norm_conv",
+        mixer=("depthwise_conv", "large_small", "efficient_modulation"),
+        channel_mixer="mlp",
+        mlp_ratios=mlp_ratio,
+        position="conditional",
+    )
+
+
+# Found by `ommatid explore` and measured in docs/pyramid-variants.md.
+VARIANTS = {
+    "pyramid_n": _small_image_variant((32, 64, 96), (1, 1, 1), 1.0),
+    "pyramid_t": _small_image_variant((64, 96, 144), (2, 1, 2), 1.0),
+    "pyramid_s": _small_image_variant((96, 160, 256), (2, 2, 2), 2.0),
+}
