@@ -3,8 +3,8 @@
     ommatid train CIFAR10/train --config benchmarks/claims/small_swin.yaml --out RUN    # Ctrl-C after epoch 5
     python benchmarks/claims/compression.py RUN CIFAR10/train
 
-The base is trained for minutes, not to the end (the rows of the table: 5 of its 8 epochs): fine-tuning also goes on with
-what training left, so it is compared with the original after as many further epochs.
+The base is trained for minutes, not to the end (for the rows of the table: 5 of its 8 epochs). Fine-tuning also goes on
+with what training left, so it is compared with the original after as many further epochs.
 """
 
 from __future__ import annotations
