@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from ommatid.training.optimizer import make_optimizer, parameter_groups, warmup_cosine
+from ommatid.models import create_model
+from ommatid.training.optimizer import make_optimizer, parameter_groups, scaled_groups, warmup_cosine
 from ommatid.training.recipes import Recipe
 
 
@@ -56,3 +59,15 @@ def test_the_schedule_is_per_step_and_ends_at_zero() -> None:
     assert max(rates) == rates[10] == 0.5
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
     assert torch.tensor(rates[:11]).diff().gt(0).all()
+
+
+def test_a_backbone_has_rates_of_its_own_stage_by_stage() -> None:
+    recipe = Recipe(name="mine", epochs=1, batch=1, lr=1.0, backbone_lr=0.5, layer_decay=0.1)
+    small = {"dims": [4, 4, 4, 4], "depths": [1, 1, 1, 1], "heads": [1, 1, 1, 1]}
+    model: Any = create_model("segmenter", backbone="pvt_v2", backbone_fields=small, decoder_dim=8, num_classes=2)
+    rates = {id(parameter): group["lr"] for group in scaled_groups(model, recipe) for parameter in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for number, stage in enumerate(model.backbone.stages):
+        for parameter in stage.parameters():
+            assert rates[id(parameter)] == pytest.approx(0.5 * 0.1 ** (3 - number))
+    assert rates[id(model.classifier.weight)] == 1.0

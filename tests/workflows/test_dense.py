@@ -193,3 +193,9 @@ def test_what_is_impossible_is_said_in_one_line(
         train(**({"task": "segmentation", "out": tmp_path / "run"} | arguments | change))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_mask_transformer_gives_every_pixel_a_class(arguments: dict[str, Any], tmp_path: Path) -> None:
+    changed = arguments | {"set": SMALL | HEADS["instances"]}
+    result = train(task="segmentation", decoder="mask2former", epochs=1, out=tmp_path / "run", **changed)
+    assert evaluate(result.run)["miou"] == pytest.approx(result.best["miou"], abs=1e-5)
