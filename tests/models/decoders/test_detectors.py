@@ -16,6 +16,14 @@ BACKBONE = {
     "num_classes": 3,
 }
 DETECTORS: dict[str, dict[str, Any]] = {
+    "deformable_detr": {
+        "dim": 32,
+        "heads": 4,
+        "mlp_dim": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "num_queries": 8,
+    },
     "fcos": {"decoder_dim": 16, "head_depth": 1, "strides": [8, 16, 32, 64]},
     "mask2former": {
         "conv_dim": 32,
