@@ -47,12 +47,20 @@ class FixedShare(Interpreter):
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--only", choices=["tome", "ia_red2", "expedite", "sparsifiner"])
     chosen = arguments.parse_args()
 
     def rows() -> list[Row]:
         torch.manual_seed(0)
         timed = partial(race, batch=chosen.batch, rounds=chosen.rounds, seconds=chosen.seconds)
-        return [*merged(timed), *dropped(timed), *expedited(chosen.rounds, chosen.seconds), *sparse()]
+        parts: dict[str, Callable[[], list[Row]]] = {
+            "tome": partial(merged, timed),
+            "ia_red2": partial(dropped, timed),
+            "expedite": partial(expedited, chosen.rounds, chosen.seconds),
+            "sparsifiner": sparse,
+        }
+        wanted = [chosen.only] if chosen.only else [*parts]
+        return [row for name in wanted for row in parts[name]()]
 
     report(chosen, rows)
 
