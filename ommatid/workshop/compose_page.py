@@ -11,8 +11,10 @@ from PIL import Image
 
 from ommatid.measuring.influence import receptive_field
 from ommatid.measuring.measure import measure
+from ommatid.measuring.part_costs import CostTable
 from ommatid.models import create_model
 from ommatid.models.backbone import Backbone
+from ommatid.models.backbones.pyramid import PyramidConfig
 from ommatid.models.config import require
 from ommatid.nn.parts import Role, parts
 from ommatid.report.formats import count, significant
@@ -44,6 +46,7 @@ def compose_page() -> None:
     stages = [_stage_controls(number) for number in range(STAGES)]
     controls = [size, classes, patch, stem, downsample, norm, position, *(one for stage in stages for one in stage)]
     found = gr.HTML(elem_id="sketch", padding=False)
+    predicted = gr.HTML(elem_id="predicted", padding=False)
     text = gr.Code(
         label="the same as a file, for `ommatid compare DATA --models FILE`", language="yaml", elem_id="yaml"
     )
@@ -56,14 +59,12 @@ def compose_page() -> None:
     )
     measuring.click(_measured, controls, measured, concurrency_limit=1)
     looking.click(_receptive_field, controls, [field, measured], concurrency_limit=1)
-    gr.on(
+    changes, quietly = (
         [control.change for control in controls],
-        _sketched,
-        controls,
-        [found, text],
-        show_progress="hidden",
-        trigger_mode="always_last",
+        {"show_progress": "hidden", "trigger_mode": "always_last"},
     )
+    gr.on(changes, _sketched, controls, [found, text], **quietly)
+    gr.on(changes, _predicted, controls, predicted, concurrency_limit=1, **quietly)
     first = _sketched(*(control.value for control in controls))
     found.value, text.value = first
 
@@ -131,6 +132,20 @@ def _table(found: Sketch) -> Markup:
     return element(
         "table", element("tr", *(element("th", name, scope="col") for name in head)), *lines, class_="stages"
     )
+
+
+def _predicted(*values: Any) -> str:
+    """The latency that the parts add up to here; parts that were never timed on this machine are timed now."""
+    try:
+        fields, size = fields_of(*values)
+        if size > LARGEST_MEASURED:
+            return ""
+        table = CostTable()
+        latency = table.latency_ms(PyramidConfig(**fields))
+        table.save()
+    except ValueError:  # the sketch beside it says why
+        return ""
+    return str(element("p", f"about {significant(latency)} ms for one image here, by what its parts take"))
 
 
 def _measured(*values: Any) -> str:

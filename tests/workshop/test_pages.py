@@ -29,8 +29,10 @@ def served(run: Path | None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Iterator[str]:
-    yield from served(None)
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield from served(None)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,7 @@ def test_a_composition_is_drawn_counted_measured_and_written_down(browser, works
     assert "large_kernel" in text(browser, "#sketch table")
     type_into(browser, "#size", "96")
     waited(browser, lambda: "24 x 24 x 32" in text(browser, "#sketch svg"))
+    waited(browser, lambda: "by what its parts take" in text(browser, "#predicted"))
     waited(browser, lambda: "model: pyramid" in text(browser, "#yaml"))
     browser.find_element("css selector", "button#measure").click()
     waited(browser, lambda: "ms for one image" in text(browser, "#measured"))
