@@ -20,7 +20,10 @@ from ommatid.models import create_model, save
 from ommatid.runs.trained import RestorerFacts
 
 CASES = REPOSITORY / "tests" / "parity" / "cases"
-VERBS = ("models", "systems", "doctor", "verify", "train", "evaluate", "predict", "restore", "bench", "compare")
+VERBS = (
+    *("models", "parts", "systems", "doctor", "verify", "train", "evaluate", "experts", "predict", "restore", "reduce"),
+    *("compress", "export", "quantize", "bench", "compare", "explore", "serve"),
+)
 TINY_SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
 
 

@@ -10,13 +10,23 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ommatid.nn.progressive_norm import ProgressiveNorm
+from ommatid.nn.unified_norm import UnifiedNorm
+
 
 def checkpoint_blocks_(model: nn.Module) -> None:
     """Makes every block of a backbone forget its inner maps until the backward pass asks for them (arXiv 1604.06174).
 
     Answers and gradients stay the same; only batch norms inside see the batch twice, which their running statistics
     feel as a doubled momentum.
+
+    Raises:
+        ValueError: a norm inside counts the passes that it sees, and would count each twice.
     """
+    for part in model.modules():
+        if isinstance(part, ProgressiveNorm | UnifiedNorm):
+            kind = type(part).__name__
+            raise ValueError(f"checkpoint = True is not possible: allowed is false where a {kind} counts its passes")
     for _, block in named_blocks(model):
         block.forward = partial(_recomputed, block.forward)
 

@@ -31,6 +31,7 @@ def test_units_go_until_the_target_is_met_and_the_run_is_one_like_any_other(run:
     assert smaller["error"] < 1e-4
     assert done.run == tmp_path / "c" / "0.6x"
     assert ommatid.evaluate(done.run, out=tmp_path / "e")["accuracy"] == pytest.approx(smaller["accuracy"])
+    assert ommatid.export(done.run, format="torch", out=tmp_path / "smaller.pt2").error < 1e-3
     assert "heads" in done.report.read_text()
     before = (done.run / "best.safetensors").stat().st_mtime_ns
     again = compress(run, **arguments, settings=[0.6], out=tmp_path / "c", progress=False)

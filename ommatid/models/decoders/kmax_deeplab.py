@@ -64,10 +64,7 @@ class KMaxDeepLabConfig(KMaxHeadConfig):
 
 
 class KMaxHead(nn.Module):
-    """Maps fine to coarse, (B, H_i, W_i, C_i) -> predictions inside each layer and at last.
-
-    In float32 under autocast too, as published: pixels are assigned by an argmax.
-    """
+    """Maps fine to coarse, (B, H_i, W_i, C_i) -> predictions inside each layer and at last."""
 
     def __init__(self, config: KMaxHeadConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
