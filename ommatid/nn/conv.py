@@ -16,18 +16,18 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` for maps: (B, H, W, C) -> (B, H', W', C'), without copying either."""
 
     def forward(self, features: Tensor) -> Tensor:
-        if self._skips_positions():
+        if self._breaks_backward():
             rows, columns = self.stride
             return F.linear(features[:, ::rows, ::columns], self.weight.flatten(1), self.bias)
         return super().forward(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
-    def _skips_positions(self) -> bool:
-        """Whether this is a strided 1x1 convolution of an odd width.
+    def _breaks_backward(self) -> bool:
+        """Whether this is a strided 1x1 convolution of few channels.
 
-        The backward pass of those on channels-last maps writes outside of its memory in PyTorch 2.15's oneDNN.
+        Of those, on channels-last maps, the backward pass of oneDNN in PyTorch 2.15 writes outside of its memory.
         """
         pointwise = self.kernel_size == (1, 1) and self.groups == 1 and self.padding == (0, 0)
-        return pointwise and self.stride != (1, 1) and self.in_channels % 16 > 0
+        return pointwise and self.stride != (1, 1) and self.in_channels < 16
 
 
 class Conv3d(nn.Conv3d):
