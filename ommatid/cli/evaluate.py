@@ -21,11 +21,17 @@ def evaluate(
     attack: Annotated[
         str | None, typer.Option(metavar="WORDS", help='Also judge misleading changes: "pgd 8/255 x10", "fgsm 8/255".')
     ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Restoration: also measure LPIPS, with these weights of torchvision's AlexNet."
+        ),
+    ] = None,
 ) -> None:
     """Judge a trained model: accuracy and calibration, PSNR and SSIM, mIoU, or AP, and where it fails, as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow
 
-    result = workflow(run, data, batch=batch, size=size, device=device, out=out, attack=attack)
+    result = workflow(run, data, batch=batch, size=size, device=device, out=out, attack=attack, lpips=lpips)
     Console().print(
         f"{result['summary']}: {result['report']}",
         markup=False,

@@ -28,6 +28,7 @@ def evaluate_restoration_page(result: Row) -> str:
         "PSNR before": PSNR.show(result["baseline_psnr"]),
         "SSIM": SSIM.show(result["ssim"]),
         "SSIM before": SSIM.show(result["baseline_ssim"]),
+        **_perceptual(result),
         "Pictures": whole(result["samples"]),
     }
     sections = [
@@ -41,6 +42,13 @@ def evaluate_restoration_page(result: Row) -> str:
     ]
     undone = result["degrade"] or "pairs"
     return page(f"Evaluation of {result['model']}", f"{result['data']}, {undone}", sections)
+
+
+def _perceptual(result: Row) -> dict[str, str]:
+    """LPIPS, where it was measured."""
+    if "lpips" not in result:
+        return {}
+    return {"LPIPS (less is nearer)": f"{result['lpips']:.4f}", "LPIPS before": f"{result['baseline_lpips']:.4f}"}
 
 
 READING = (
@@ -85,4 +93,9 @@ def _table(rows: Sequence[Row]) -> Markup:
         Column("SSIM", "ssim", SSIM.show, best=max),
         Column("SSIM before", "baseline_ssim", SSIM.show),
     ]
+    if "lpips" in rows[0]:
+        columns += [
+            Column("LPIPS", "lpips", "{:.4f}".format),
+            Column("LPIPS before", "baseline_lpips", "{:.4f}".format),
+        ]
     return sortable_table(columns, rows[:LISTED], "Every picture, before and after")

@@ -36,6 +36,7 @@ def evaluate(
     device: str = "cpu",
     out: str | Path | None = None,
     attack: str | None = None,
+    lpips: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judges a trained model on data with known answers and writes report.html, evaluation.json and its pictures.
 
@@ -48,6 +49,8 @@ def evaluate(
         out: folder for the files; `evaluation-DATA` beside the weights where not given.
         attack: for a classifier, a small change of each image that misleads it, as in "pgd 8/255 x10": how good it
             still is then.
+        lpips: for a restoration network, the weights of torchvision's AlexNet, a file of torch.save or safetensors:
+            LPIPS, which looks through it, is then measured too.
 
     Returns:
         What the page shows (see `judge`, and `evaluate_restorer`); `report`, the path of the page; `summary`, a line.
@@ -60,6 +63,10 @@ def evaluate(
     place = usable_device(device)
     task = trained_for(run_or_weights)
     require(task in EVALUATIONS, "task", task, f"{', '.join(EVALUATIONS)}, in {run_or_weights}")
+    if lpips is not None:
+        require(task == RESTORATION, "lpips", str(lpips), f"none for a {task}: it compares pictures")
+        require(attack is None, "attack", attack, f"none for a {task}: attacks mislead classifiers")
+        return evaluate_restorer(run_or_weights, data, batch=batch, size=size, device=place, out=out, lpips=lpips)
     if attack is None:
         return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out)
     parse_attack(attack)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import evaluation_folder, own_run
 from ommatid.runs.files import write_json, write_text
 from ommatid.runs.trained import RESTORATION, TrainedRestorer, open_restorer
+from ommatid.tasks.perceptual import Lpips
 from ommatid.tasks.restoration_baseline import border, without_network
 from ommatid.tasks.restoration_metrics import psnr_y, ssim_y
 from ommatid.tasks.tiling import restore_in_tiles
+from ommatid.training.initial import read_reference
 from ommatid.training.tasks import find_task
+
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 SHOWN = 6
 """Pictures on the page at each end: those that were restored worst, and best."""
@@ -43,12 +48,14 @@ def evaluate_restorer(
     size: int | None,
     device: torch.device,
     out: str | Path | None,
+    lpips: str | Path | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`, for a restoration network.
 
     Returns:
         `psnr` and `ssim`, the means over `pictures`, whose rows have the same for each; `baseline_psnr` and
-        `baseline_ssim`, those of the degraded picture itself, or of its bicubic enlargement.
+        `baseline_ssim`, those of the degraded picture itself, or of its bicubic enlargement; likewise `lpips`, with
+        weights for it.
     """
     trained = open_restorer(run_or_weights)
     samples, source = _open_samples(trained, data)
@@ -56,8 +63,9 @@ def evaluate_restorer(
         raise ValueError(
             f"{source} asks for {samples.scale} times the size, the network gives {trained.model.scale} times"
         )
+    measures = _measures(trained.model.scale, lpips)
     trained.model.to(device)
-    rows = [_judged(trained, samples, index, device) for index in range(len(samples))]
+    rows = [_judged(trained, samples, index, device, measures) for index in range(len(samples))]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["psnr"])
     result = {
         "model": trained.facts.name,
@@ -113,14 +121,28 @@ def _restored(trained: TrainedRestorer, degraded: Tensor, device: torch.device) 
     return restored.clamp(0, 1)
 
 
-def _judged(trained: TrainedRestorer, samples: PictureSamples, index: int, device: torch.device) -> dict[str, Any]:
+def _measures(scale: int, lpips: str | Path | None) -> dict[str, Measure]:
+    """What a restored picture is judged by: functions of it and the clean one, both (1, 3, H, W), by their names."""
+    measures: dict[str, Measure] = {
+        "psnr": partial(psnr_y, border=border(scale)),
+        "ssim": partial(ssim_y, border=border(scale)),
+    }
+    return measures if lpips is None else measures | {"lpips": Lpips(read_reference(Path(lpips)))}
+
+
+def _judged(
+    trained: TrainedRestorer,
+    samples: PictureSamples,
+    index: int,
+    device: torch.device,
+    measures: Mapping[str, Measure],
+) -> dict[str, Any]:
     degraded, clean = samples[index]
-    scale = trained.model.scale
     row: dict[str, Any] = {"path": samples.paths[index]}
-    candidates = {"": _restored(trained, degraded, device), "baseline_": without_network(degraded, scale)}
+    candidates = {"": _restored(trained, degraded, device), "baseline_": without_network(degraded, trained.model.scale)}
     for prefix, picture in candidates.items():
-        row[f"{prefix}psnr"] = psnr_y(picture[None], clean[None], border(scale)).item()
-        row[f"{prefix}ssim"] = ssim_y(picture[None], clean[None], border(scale)).item()
+        for name, measure in measures.items():
+            row[f"{prefix}{name}"] = measure(picture[None].clamp(0, 1), clean[None]).item()
     return row
 
 

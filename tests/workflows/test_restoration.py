@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
+from torchvision.models import alexnet
 
 from ommatid.models.weights import read_header
 from ommatid.report.metric import RESTORERS
@@ -123,6 +124,16 @@ def test_weights_for_another_scale_start_with_a_fresh_head(
     train(data, degrade="bicubic x3", recipe=recipe, epochs=1, weights=run.weights(), out=tmp_path / "x3", **settings)
     assert "is for another scale: the head (reconstruction.0.weight, " in capfd.readouterr().err
     assert open_restorer(tmp_path / "x3").model.scale == 3
+
+
+def test_evaluation_measures_lpips_with_given_weights(run: Run, tmp_path: Path) -> None:
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
+    result = evaluate(run.path, lpips=tmp_path / "alexnet.pth", out=tmp_path / "out")
+    assert result["baseline_lpips"] > 0
+    assert all(row["lpips"] >= 0 for row in result["pictures"])
+    assert "LPIPS" in Path(result["report"]).read_text()
+    with pytest.raises(ValueError, match="can't be read as weights"):
+        evaluate(run.path, lpips=tmp_path / "missing.pth", out=tmp_path / "out")
 
 
 def test_evaluation_agrees_with_the_training_and_shows_the_ends(run: Run, data: Path, tmp_path: Path) -> None:
