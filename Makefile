@@ -11,7 +11,6 @@ demo: .venv/runtime
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto
-	$(BIN)/python -m pytest -m alone
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,26 @@ def open_openvino(path: Path) -> Run:
     return compiled_openvino(path, "f32")
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO with its CPU plugin, one for the life of the process. Raises ValueError where it is not installed.
+
+    Each plugin lends the thread that loads it a stack for signal handlers. Two that are freed out of turn leave one
+    that is gone, and the next signal with a handler, Ctrl-C or the end of a child, kills the process without a word.
+    """
+    core = imported("openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    return core
+
+
 def compiled_openvino(model: Any, precision: str) -> Run:
     """Runs a model, or the file of one, by OpenVINO on the CPU, computing in "f32" or "bf16"."""
-    openvino = imported("openvino")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    compiled = openvino.compile_model(model, "CPU", settings)
+    compiled = openvino_core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
     return lambda image: torch.from_numpy(request.infer([image.contiguous().numpy()])[0].copy())
 

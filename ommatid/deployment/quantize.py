@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ommatid.deployment.export import Run, compiled_openvino, imported
+from ommatid.deployment.export import Run, compiled_openvino, imported, openvino_core
 
 ATTENTION = ("scaled_dot_product_attention", "softmax", "_softmax")
 
@@ -38,6 +38,7 @@ def quantized(
         ValueError: OpenVINO or NNCF is missing.
     """
     openvino, nncf = imported("openvino"), imported("nncf")
+    openvino_core()  # before NNCF makes its own
     with _quiet():
         model = openvino.convert_model(program)
         model.inputs[0].get_tensor().set_names({"image"})

@@ -60,7 +60,6 @@ print("same", shares)
 """
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("processes", [2, 4])
 def test_loss_and_gradients_are_those_of_one_process(processes: int, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
