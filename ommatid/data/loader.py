@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -52,13 +53,28 @@ class Batches(Dataset):
 
 
 class Loader(DataLoader):
-    """A DataLoader that can be told the epoch."""
+    """A DataLoader that can be told the epoch, and tells how long it was waited for.
+
+    Attributes:
+        waited: seconds in which whoever takes the batches had none, since it was made.
+    """
 
     sampler: EpochSampler
+    waited: float = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return self._timed(super().__iter__())
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next pass."""
         self.sampler.set_epoch(epoch)
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        start = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - start
+            yield batch
+            start = time.perf_counter()
 
 
 def make_loader(

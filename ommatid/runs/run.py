@@ -27,9 +27,19 @@ from torch import nn
 from ommatid.models import load
 from ommatid.runs.files import write_json, write_text
 
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_top5", "val_macro_accuracy", "lr", "seconds")
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_top5",
+    "val_macro_accuracy",
+    "lr",
+    "seconds",
+    "waited",
+)
 """Of a classification's metrics.csv. Epochs count from 1; `lr` is where its schedule stood after it, `seconds` how long
-it took."""
+it took, `waited` the seconds in which its steps had no batch to work on."""
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,14 @@ class Record(Callback):
         self.facts = facts
         self.say = say
         self.rows: list[dict[str, float]] = []
-        self.started = self.drawn = 0.0
+        self.started = self.drawn = self.waited = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        # A run begun before waiting was measured has none.
+        self.rows = [{"waited": 0.0} | row for row in state_dict["rows"]]
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         # The first process alone knows the folder that was named after the time.
@@ -82,7 +83,9 @@ class Record(Callback):
         row = {"epoch": trainer.current_epoch + 1} | results | {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         quality = row[f"val_{self.metric.key}"]
         best = max((row[f"val_{self.metric.key}"] for row in self.rows), default=-math.inf)
-        self.rows = [*self.rows, row | {"seconds": time.perf_counter() - self.started}]
+        waited: float = trainer.train_dataloader.waited  # type: ignore[union-attr]
+        times = {"seconds": time.perf_counter() - self.started, "waited": waited - self.waited}
+        self.rows, self.waited = [*self.rows, row | times], waited
         bar = {"loss": row["train_loss"], self.metric.word: quality}
         pl_module.log_dict(bar, prog_bar=True, rank_zero_only=True)
         outcome = self.outcome(pl_module.judged)

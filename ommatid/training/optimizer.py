@@ -15,9 +15,10 @@ from ommatid.training.recipes import Recipe
 
 def make_optimizer(model: nn.Module, *, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
     """AdamW (arXiv 1711.05101) for `steps` steps, and the schedule that is to be advanced after each."""
-    # Lightning does not clip the gradients of a fused optimiser in mixed precision.
-    groups = scaled_groups(model, recipe)
-    optimizer = AdamW(groups, lr=recipe.lr, fused=recipe.precision == "float32")
+    # float16 has scaled gradients, which Lightning can't clip where the optimiser's fused step takes off the scale.
+    optimizer = AdamW(scaled_groups(model, recipe), lr=recipe.lr, fused=recipe.precision != "float16")
+    # There is no scale in the others; saying so lets Lightning clip.
+    optimizer._step_supports_amp_scaling = False
     warmup = round(steps * min(recipe.warmup_epochs / recipe.epochs, 1))
     return optimizer, LambdaLR(optimizer, partial(warmup_cosine, warmup=warmup, steps=steps))
 

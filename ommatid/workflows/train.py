@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import ommatid
-from ommatid.measuring.machine import describe_machine
+from ommatid.measuring.machine import describe_machine, instruction_sets
 from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find
 from ommatid.report.metric import Metric
@@ -30,7 +30,7 @@ from ommatid.training.initial import backbone_from_weights, fresh_model, model_f
 from ommatid.training.methods import find_method
 from ommatid.training.model_spec import parse_model
 from ommatid.training.processes import is_first_process
-from ommatid.training.recipes import load_recipe
+from ommatid.training.recipes import AUTO, load_recipe
 from ommatid.training.settings import Settings
 from ommatid.training.tasks import Task, TaskData, find_task
 
@@ -45,7 +45,8 @@ class TrainResult:
     """What a training came to.
 
     run: its folder. best: the metrics of the best epoch; baseline: those that are reached without a model, where the
-    task has such. metric: the one of them that decides. curve: a row of numbers for each epoch.
+    task has such. metric: the one of them that decides. waited_share: of the seconds, those in which the steps had no
+    batch to work on. curve: a row of numbers for each epoch.
     """
 
     run: Path
@@ -54,6 +55,7 @@ class TrainResult:
     baseline: dict[str, float]
     epochs: int
     seconds: float
+    waited_share: float
     curve: list[dict[str, float]]
 
     @property
@@ -74,7 +76,7 @@ class TrainResult:
         return best if before is None else f"{best} ({self.metric.exact(before)} before)"
 
     def to_dict(self) -> dict[str, float]:
-        """What result.json says: best_accuracy, top5, epochs, seconds; for other tasks, their metrics."""
+        """What result.json says: best_accuracy, top5, epochs, seconds, waited_share; for other tasks, their metrics."""
         first, *others = self.best.items()
         baseline = {f"baseline_{name}": value for name, value in self.baseline.items()}
         return {
@@ -83,6 +85,7 @@ class TrainResult:
             **baseline,
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "waited_share": self.waited_share,
         }
 
 
@@ -249,7 +252,9 @@ def _outcome(path: Path, rows: list[dict[str, float]], task: Task, *, baseline: 
     metrics = task.yardstick.metrics
     row = max(rows, key=lambda row: row[f"val_{metrics[0].key}"])
     best = {metric.key: row[f"val_{metric.key}"] for metric in metrics}
-    return TrainResult(path, metrics[0], best, baseline, len(rows), sum(row["seconds"] for row in rows), rows)
+    seconds = sum(row["seconds"] for row in rows)
+    waited = sum(row.get("waited", 0.0) for row in rows)
+    return TrainResult(path, metrics[0], best, baseline, len(rows), seconds, waited / seconds, rows)
 
 
 def _known_baseline(run: Run) -> dict[str, float]:
@@ -318,7 +323,7 @@ def _chosen_model(task: Task, asked: Mapping[str, Any], decoder: str | None, che
 
 
 def _with_defaults(task: Task, settings: Settings, data: TaskData, say: Callable[[str], None]) -> Settings:
-    """Chooses the image size and the number of workers where they were not named, and drops what can't be had."""
+    """Chooses image size, precision and number of workers where they were not named, and drops what can't be had."""
     recipe = task.suited(settings.recipe, data)
     if recipe != settings.recipe:
         say(f"{data.origin}: mirror images would mean something else, so the recipe's flip is left out")
@@ -327,6 +332,8 @@ def _with_defaults(task: Task, settings: Settings, data: TaskData, say: Callable
             f"batch = {recipe.batch} is not possible: allowed is at most {len(data.train)}, the training images of "
             f"{data.origin}"
         )
+    if recipe.precision == AUTO:
+        recipe = replace(recipe, precision=_fast_precision())
     if settings.strategy == "fsdp":
         # Shards of the weights have no copy beside them that could be averaged.
         recipe = replace(recipe, ema=0.0)
@@ -346,6 +353,15 @@ def _usual_size(task: Task, settings: Settings, data: TaskData) -> int:
     table = getattr(find(settings.model)[1], "image_size", task.published_size)
     table = table or task.usual_size(data)
     return int(header.get("image_size", table if isinstance(table, int) else max(table)))
+
+
+def _fast_precision() -> str:
+    """bfloat16 where the machine computes in it, rather than imitates."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = "bf16" in instruction_sets()
+    return "bfloat16" if native else "float32"
 
 
 def _usual_workers(data: TaskData) -> int:

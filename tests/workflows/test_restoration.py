@@ -62,10 +62,18 @@ def run(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 def test_the_run_folder_speaks_of_restoration(run: Run) -> None:
     rows = run.metrics()
-    assert tuple(rows[0]) == ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds")
+    assert tuple(rows[0]) == ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds", "waited")
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
     assert run.result["best_psnr"] == max(row["val_psnr"] for row in rows)
-    assert set(run.result) == {"best_psnr", "ssim", "baseline_psnr", "baseline_ssim", "epochs", "seconds"}
+    assert set(run.result) == {
+        "best_psnr",
+        "ssim",
+        "baseline_psnr",
+        "baseline_ssim",
+        "epochs",
+        "seconds",
+        "waited_share",
+    }
     assert run.result["baseline_psnr"] > 20
     assert (run.config["task"], run.config["degrade"]) == ("restoration", "bicubic x2")
     header = read_header(run.weights())

@@ -81,7 +81,7 @@ def header_and_bytes(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def without_times(run: Run) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.metrics()]
+    return [{name: value for name, value in row.items() if name not in ("seconds", "waited")} for row in run.metrics()]
 
 
 @pytest.mark.parametrize(("moment", "workers"), [("step", 0), ("checkpoint", 0), ("step", 2)])

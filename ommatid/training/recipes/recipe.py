@@ -15,6 +15,9 @@ from ommatid.runs.run import read_yaml
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 """Our names for arithmetic, and Lightning's. Weights stay float32 in each."""
 
+AUTO = "auto"
+"""The precision that a machine trains fastest in, chosen when a training begins."""
+
 FOLDER = Path(__file__).parent
 
 
@@ -68,7 +71,8 @@ class Recipe:
         for name in ("backbone_lr", "layer_decay", "class_balance"):
             value = getattr(self, name)
             require(_is_number(value) and 0 <= value <= 1, name, value, "from 0 to 1")
-        require(self.precision in PRECISIONS, "precision", self.precision, ", ".join(PRECISIONS))
+        allowed = (*PRECISIONS, AUTO)
+        require(self.precision in allowed, "precision", self.precision, ", ".join(allowed))
 
     def changed(self, *, epochs: int | None, batch: int | None, lr: float | None, precision: str | None) -> Self:
         """A copy with what is not None replaced. Without a rate of its own, another batch scales the rate.

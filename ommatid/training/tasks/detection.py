@@ -39,7 +39,17 @@ class DetectionTask:
     embedded = EMBEDDED
     data_forms = FORMS
     losses: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ("epoch", "train_loss", "val_loss", "val_ap", "val_ap50", "val_ap75", "lr", "seconds")
+    columns: tuple[str, ...] = (
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "val_ap",
+        "val_ap50",
+        "val_ap75",
+        "lr",
+        "seconds",
+        "waited",
+    )
     yardstick = DETECTORS
     published_size = 640
     speed_size: int | None = None

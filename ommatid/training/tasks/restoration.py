@@ -60,7 +60,7 @@ class RestorationTask:
     embedded = "photographs"
     data_forms = "photographs, a folder of pictures, or a folder of pairs in input/ and target/"
     losses: tuple[str, ...] = tuple(LOSSES)
-    columns: tuple[str, ...] = ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds")
+    columns: tuple[str, ...] = ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds", "waited")
     yardstick = RESTORERS
     published_size = PATCH
     speed_size: int | None = PICTURE_SIDE

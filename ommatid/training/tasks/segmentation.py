@@ -47,7 +47,17 @@ class SegmentationTask:
     data_forms = FORMS
     losses: tuple[str, ...] = tuple(LOSSES)
     columns: tuple[str, ...] = (
-        *("epoch", "train_loss", "val_loss", "val_miou", "val_pixel_accuracy", "val_mean_accuracy", "lr", "seconds"),
+        *(
+            "epoch",
+            "train_loss",
+            "val_loss",
+            "val_miou",
+            "val_pixel_accuracy",
+            "val_mean_accuracy",
+            "lr",
+            "seconds",
+            "waited",
+        ),
     )
     yardstick = SEGMENTERS
     published_size = 512
