@@ -15,7 +15,8 @@ def compress(
     run: Trained,
     data: Annotated[str | None, typer.Argument(help="As for train; the run's own by default.")] = None,
     methods: Annotated[
-        str, typer.Option(help="nvit, units, dimap, magnitude, wanda, sparsegpt, ecoflap, 2:4; several with commas.")
+        str,
+        typer.Option(help="nvit, units, dimap, magnitude, wanda, sparsegpt, ecoflap, 2:4, int8; several with commas."),
     ] = "nvit",
     target: Annotated[
         str, typer.Option(help="COST<FACTORx; cost is latency, memory, size, parameters or macs.")
@@ -52,7 +53,7 @@ def compress(
     for row in done.rows:
         console.print(
             f"{row['setting']}: {row['accuracy']:.2%}, {row['latency_ms']:.2f} ms ({row['latency_ratio']:.2f}x), "
-            f"{row['parameters'] / 1e6:.2f} M parameters, {row['size_mb']:.2f} MB: {row['run']}"
+            f"{row['parameters'] / 1e6:.2f} M parameters, {row['size_mb']:.2f} MB: {row.get('file') or row['run']}"
         )
     console.print(done.advice)
     console.print(str(done.report))

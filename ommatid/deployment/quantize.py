@@ -37,20 +37,14 @@ def quantized(
     Raises:
         ValueError: OpenVINO or NNCF is missing.
     """
-    openvino, nncf = imported("openvino"), imported("nncf")
-    openvino_core()  # before NNCF makes its own
+    nncf = imported("nncf")
+    model = in_float(program)
+    integers = _in_integers(model, program, calibration)
     with _quiet():
-        model = openvino.convert_model(program)
-        model.inputs[0].get_tensor().set_names({"image"})
-        model.outputs[0].get_tensor().set_names({"answer"})
         before = judge(run_openvino(model))
-        settings: dict[str, Any] = {"subset_size": len(calibration)}
-        if _attends(program):
-            settings["model_type"] = nncf.ModelType.TRANSFORMER
-        images = nncf.Dataset([batch.numpy() for batch in calibration])
-        integers = nncf.quantize(model, images, **settings)
         if judge(run_openvino(integers)) >= before - allowed_drop:
             return integers, ()
+        images = _data_set(calibration)
         # The search wants a data set of its own; the judge brings its images.
         nothing = nncf.Dataset([None])
 
@@ -64,9 +58,41 @@ def quantized(
             validation_fn=validate,
             max_drop=allowed_drop,
             drop_type=nncf.DropType.ABSOLUTE,
-            **settings,
+            **_settings(program, calibration),
         )
     return careful, tuple(sorted(_quantized_layers(integers) - _quantized_layers(careful)))
+
+
+def in_float(program: ExportedProgram) -> Any:
+    """The OpenVINO model of a captured one, as it is. Raises ValueError where OpenVINO is missing."""
+    model = imported("openvino").convert_model(program)
+    model.inputs[0].get_tensor().set_names({"image"})
+    model.outputs[0].get_tensor().set_names({"answer"})
+    return model
+
+
+def unjudged(program: ExportedProgram, calibration: Sequence[Tensor]) -> Any:
+    """The OpenVINO model with all operations in 8 bits that can be, whatever that costs in accuracy.
+
+    Raises:
+        ValueError: OpenVINO or NNCF is missing.
+    """
+    return _in_integers(in_float(program), program, calibration)
+
+
+def _in_integers(model: Any, program: ExportedProgram, calibration: Sequence[Tensor]) -> Any:
+    openvino_core()  # before NNCF makes its own
+    with _quiet():
+        return imported("nncf").quantize(model, _data_set(calibration), **_settings(program, calibration))
+
+
+def _settings(program: ExportedProgram, calibration: Sequence[Tensor]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"subset_size": len(calibration)}
+    return settings | ({"model_type": imported("nncf").ModelType.TRANSFORMER} if _attends(program) else {})
+
+
+def _data_set(calibration: Sequence[Tensor]) -> Any:
+    return imported("nncf").Dataset([batch.numpy() for batch in calibration])
 
 
 def run_openvino(model: Any) -> Run:

@@ -32,6 +32,8 @@ def _table(rows: Sequence[Row]) -> Markup:
         Column("Setting", "setting"),
         Column("Accuracy", "accuracy", percent, best=max),
         Column("Before fine-tuning", "accuracy_before", percent, best=max),
+        Column("Before int8", "accuracy_float", percent, best=max),
+        Column("Left in float by int8", "in_float", count),
         Column("Latency (ms)", "latency_ms", significant, best=min),
         Column("Of the original's", "latency_ratio", significant, best=min),
         Column("Memory (MB)", "memory_mb", significant, best=min),
@@ -40,23 +42,26 @@ def _table(rows: Sequence[Row]) -> Markup:
         Column("MACs", "macs", count, best=min),
         Column("Against the masked original", "error", significant),
         Column("Run", "run"),
+        Column("File in 8 bits", "file"),
     ]
+    columns = [column for column in columns if any(row.get(column.key) is not None for row in rows)]
     return sortable_table(columns, rows, "The original and every setting, as measured here")
 
 
 def _drawn(rows: Sequence[Row], recommended: str | None) -> Markup:
     drawn = []
     for key, title in (("latency_ms", "Latency, ms"), ("size_mb", "File, MB"), ("memory_mb", "Memory, MB")):
+        shown = [row for row in rows if row[key] is not None]
         plot = new_figure(title, "Accuracy, %")
         plot.add_scatter(
-            x=[row[key] for row in rows],
-            y=[100 * row["accuracy"] for row in rows],
-            text=[plot_text(row["setting"]) for row in rows],
+            x=[row[key] for row in shown],
+            y=[100 * row["accuracy"] for row in shown],
+            text=[plot_text(row["setting"]) for row in shown],
             mode="markers+text",
             textposition="top center",
             marker={
                 "size": 11,
-                "color": [PALETTE[2] if row["setting"] == recommended else PALETTE[0] for row in rows],
+                "color": [PALETTE[2] if row["setting"] == recommended else PALETTE[0] for row in shown],
             },
         )
         drawn.append(figure(plot, f"Accuracy against {title.split(',')[0].lower()}"))

@@ -29,12 +29,18 @@ from ommatid.runs.files import replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
 from ommatid.runs.run import Run, read_json
 from ommatid.runs.trained import Trained, open_trained
+from ommatid.training.methods import quoted
 from ommatid.training.recipes import Recipe
+from ommatid.workflows.compress_int8 import TIMED, Integers, integers_row
 from ommatid.workflows.compress_target import Target, advise, cost_ratio, parse_target, parse_tolerance
 from ommatid.workflows.train import train
 
 CALIBRATION, BATCH = 8, 32
 """Batches of training images that methods look at, and images in each."""
+
+INT8 = METHODS["int8"]
+
+IN_PYTORCH = "PyTorch, deployed, in turn with the original"
 
 ROUNDS, SECONDS = 30, 2.0
 """Timed calls of the original and of the smaller model in turn, at most, and none begun after so long."""
@@ -44,10 +50,12 @@ ROUNDS, SECONDS = 30, 2.0
 class Compressed:
     """run: the recommended one's folder, which every verb takes; None where no setting is within the tolerance.
 
-    report: the page. rows: a row of numbers for the original and for each setting.
+    file: its model in 8 bits, where int8 is among the methods. report: the page. rows: a row of numbers for the
+    original and for each setting.
     """
 
     run: Path | None
+    file: Path | None
     report: Path
     rows: list[dict[str, Any]]
     advice: str
@@ -70,6 +78,9 @@ def compress(
 ) -> Compressed:
     """Removes parts of a trained classifier until it costs what the target says, fine-tunes it, and measures.
 
+    Fine-tuning learns from the original's answers too (`distill`). With int8 among the methods, what is tuned is then
+    written in 8 bits; latency and size are counted of that file, against the original in float32 in the same runtime.
+
     Each setting is a run of its own in `out`. Cut, the same call continues.
 
     Args:
@@ -88,7 +99,8 @@ def compress(
         ValueError: a setting is impossible, or the target is out of reach, in one line.
     """
     aim, allowed, chosen = parse_target(target), parse_tolerance(tolerance), _methods(methods, parse_target(target))
-    factors = tuple(settings) if settings else ((1 + aim.factor) / 2, aim.factor)
+    halfway = ((1 + aim.factor) / 2,) if any(method.prepare for method in chosen) else ()
+    factors = tuple(settings) if settings else (*halfway, aim.factor)
     for factor in factors:
         require(0 < factor < 1, "settings", factor, "between 0 and 1")
     require(batch >= 1, "batch", batch, "1 or more")
@@ -100,9 +112,11 @@ def compress(
     place = data_place(data) if data is not None else str(run.config["data"])
     folder = Path(out).expanduser() if out else trained.path.parent / "compressed"
     asked = {"methods": list(methods), "cost": aim.cost, "data": place, "epochs": epochs, "lr": lr, "batch": batch}
+    if INT8 in chosen:
+        asked["tolerance"] = tolerance
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
-        work = _Work(trained, run, place, chosen, aim, batch, seed, folder, progress)
+        work = _Work(trained, run, place, chosen, aim, allowed, batch, seed, folder, progress)
         results = _started(folder, asked)
         if not results["rows"]:
             results["rows"].append(work.original())
@@ -127,6 +141,8 @@ def _methods(names: Sequence[str], target: Target) -> list[Method]:
             f"{', '.join(names)} lower no {target.cost}: where weights are zero, a processor's kernels multiply by "
             f"zero; allowed is a target of {' or '.join(chosen[0].lowers)}, or a method that removes units, as nvit"
         )
+    if INT8 in chosen and target.cost == "memory":
+        raise ValueError("int8 runs in OpenVINO, whose memory is not measured: allowed is another target than memory")
     return chosen
 
 
@@ -140,43 +156,71 @@ class _Work:
         data: str,
         methods: list[Method],
         target: Target,
+        allowed: float,
         batch: int,
         seed: int,
         folder: Path,
         progress: bool,
     ) -> None:
         self.trained, self.run, self.data, self.methods = trained, run, data, methods
-        self.target, self.seed, self.folder, self.progress = target, seed, folder, progress
+        self.target, self.allowed, self.seed, self.folder, self.progress = target, allowed, seed, folder, progress
         size = trained.facts.size
         self.image = image_for(trained.model, batch, (size, size))
 
+    @property
+    def int8(self) -> bool:
+        return INT8 in self.methods
+
+    @cached_property
+    def integers(self) -> Integers:
+        images = [images for images, _ in self._batches()]
+        return Integers(self.trained.model, self.image, images, fair_clock())
+
     def original(self) -> dict[str, Any]:
         judged = self._accuracy(self.trained.model)
-        return {"setting": "original", "factor": 1.0, "accuracy": judged, **self._costs(self.trained.model),
-                "size_mb": self.trained.path.stat().st_size / 2**20, "run": str(self.trained.path.parent),
-                "removed": []}  # fmt: skip
+        row = {"setting": "original", "factor": 1.0, "accuracy": judged, **self._costs(self.trained.model),
+               "size_mb": self.trained.path.stat().st_size / 2**20, "run": str(self.trained.path.parent),
+               "removed": []}  # fmt: skip
+        return row | ({"latency_ms": self.integers.original_ms(), "latency_ratio": 1.0} if self.int8 else {})
 
     def setting(self, factor: float, recipe: Path) -> dict[str, Any]:
-        """Reduces, fine-tunes and measures."""
+        """Reduces, fine-tunes, quantises if that is asked for, and measures."""
         name = f"{factor:.3g}x"
+        model, removed, errors = self._reduced(factor)
+        tuned, row = self.trained, dict[str, Any](setting=name, factor=factor)
+        if removed:
+            start = self.folder / f"start-{name}.safetensors"
+            with replacing(start) as draft:
+                save(model, draft, extra=self.trained.facts.to_header())
+            row["accuracy_before"] = self._accuracy(model)
+            tuned = open_trained(self._fine_tuned(start, self.folder / name, recipe))
+        row |= {"accuracy": self._accuracy(tuned.model), **self._costs(tuned.model),
+                "size_mb": tuned.path.stat().st_size / 2**20, "run": str(tuned.path.parent),
+                "error": max(errors, default=None), "removed": removed}  # fmt: skip
+        return row | (self._in_integers(tuned, row["accuracy"]) if self.int8 else {})
+
+    def _reduced(self, factor: float) -> tuple[nn.Module, list[dict[str, Any]], list[float]]:
+        """The model, what was removed, and how far each method's is from the masked one; nothing where int8 will do."""
         model = self.trained.model
         removed: list[dict[str, Any]] = []
         errors: list[float] = []
         for method in self.methods:
             cost = self.target.cost if self.target.cost in method.lowers else method.lowers[0]
+            task = self._task(cost, model)
+            if method.prepare is None or (self.int8 and task.cost(model) <= factor):
+                continue
             torch.manual_seed(self.seed)
-            reduced = method.prepare(model, self._task(cost, model))(factor)
+            reduced = method.prepare(model, task)(factor)
             model, removed = reduced.model, removed + reduced.removed
             errors += [] if reduced.error is None else [reduced.error]
-        start = self.folder / f"start-{name}.safetensors"
-        with replacing(start) as draft:
-            save(model, draft, extra=self.trained.facts.to_header())
-        before = self._accuracy(model)
-        run = self._fine_tuned(start, self.folder / name, recipe)
-        tuned = open_trained(run)
-        return {"setting": name, "factor": factor, "accuracy": self._accuracy(tuned.model), "accuracy_before": before,
-                **self._costs(tuned.model), "size_mb": tuned.path.stat().st_size / 2**20, "run": str(run),
-                "error": max(errors, default=None), "removed": removed}  # fmt: skip
+        return model, removed, errors
+
+    def _in_integers(self, tuned: Trained, accuracy: float) -> dict[str, Any]:
+        """May lose what the fine-tuned model leaves of the tolerance, and all of it where that is nothing."""
+        left = accuracy - (read_json(self.folder / "results.json")["rows"][0]["accuracy"] - self.allowed)
+        own = tuned is not self.trained or self._is_own
+        data = None if own else self.data
+        return integers_row(self.integers, tuned.path, data, allowed=left if left > 0 else self.allowed)
 
     def _task(self, cost: str, model: nn.Module) -> Task:
         return Task(self._batches(), lambda other: count_macs(other, self.image[:1]), self._cost_of(cost, model))
@@ -184,7 +228,9 @@ class _Work:
     def _cost_of(self, cost: str, model: nn.Module) -> Callable[[nn.Module], float]:
         """How much of the model's cost another has."""
         if cost == "latency":
-            return lambda other: self._ratio(other, model)
+            return self.integers.latency if self.int8 else lambda other: self._ratio(other, model)
+        if cost == "size" and self.int8:
+            return self.integers.size
         counts: Mapping[str, Callable[[nn.Module], float]] = {
             "memory": lambda other: forward_memory(other, self.image),
             "size": stored_bytes,
@@ -225,8 +271,13 @@ class _Work:
     @cached_property
     def _images(self) -> ImageData:
         """The data, split as the run split them where they are its own."""
-        own = self.data == data_place(str(self.run.config["data"]))
-        return open_data(self.data, seed=self.run.config["seed"], split=self.run.split if own else None)
+        split = self.run.split if self._is_own else None
+        return open_data(self.data, seed=self.run.config["seed"], split=split)
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the data are those of the run."""
+        return self.data == data_place(str(self.run.config["data"]))
 
     def _batches(self) -> list[tuple[Tensor, Tensor]]:
         """Training images, as they are judged."""
@@ -255,6 +306,7 @@ class _Work:
             seed=settings["seed"],
             workers=settings.get("workers"),
             weights=start,
+            method=f"distill[teacher={quoted(self.trained.path)}]",
             out=out,
             **common,
         ).run
@@ -284,9 +336,9 @@ def _started(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         return {"asked": asked, "rows": []}
     results = read_json(path)
     for name, value in asked.items():
-        if results["asked"][name] != value:
+        if results["asked"].get(name) != value:
             raise ValueError(
-                f"{folder} was started with {name} = {results['asked'][name]}, now it is {value}: say the same to "
+                f"{folder} was started with {name} = {results['asked'].get(name)}, now it is {value}: say the same to "
                 "continue it, or choose another --out"
             )
     return results
@@ -299,6 +351,8 @@ def _reported(folder: Path, results: dict[str, Any], trained: Trained, target: T
     best = min(within, key=lambda row: cost_ratio(row, original, target.cost), default=None)
     advice = advise(best, original, target, tolerance, settings)
     methods = ",".join(results["asked"]["methods"])
+    if best and best.get("file"):
+        advice += f" Its file: {best['file']}. Timed in {TIMED}."
     command = f"ommatid compress {trained.path.parent} {results['asked']['data']} --methods {methods}"
     page = {
         "model": trained.facts.name,
@@ -306,8 +360,10 @@ def _reported(folder: Path, results: dict[str, Any], trained: Trained, target: T
         "recommended": best and best["setting"],
         "advice": advice,
         "machine": describe_machine(),
-        "settings": results["asked"] | {"target": str(target), "tolerance": tolerance},
+        "settings": results["asked"]
+        | {"target": str(target), "tolerance": tolerance, "timed": TIMED if "file" in settings[-1] else IN_PYTORCH},
         "command": f"{command} --target {shlex.quote(str(target))} --batch {results['asked']['batch']}",
     }
     write_text(folder / "report.html", compress_page(page))
-    return Compressed(Path(best["run"]) if best else None, folder / "report.html", rows, advice)
+    run, file = (Path(best[name]) if best and best.get(name) else None for name in ("run", "file"))
+    return Compressed(run, file, folder / "report.html", rows, advice)

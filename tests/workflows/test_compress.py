@@ -58,7 +58,7 @@ def test_units_and_weights_go_together_and_zeros_survive_fine_tuning(run: Path, 
     assert nonzero(tuned.model) == smaller["parameters"]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("nvit", "units", "dimap")])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("nvit", "units", "dimap", "int8")])
 def test_every_method_reaches_its_sparsity(run: Path, method: str) -> None:
     import torch
 
@@ -88,6 +88,7 @@ def test_every_method_reaches_its_sparsity(run: Path, method: str) -> None:
         ({"target": "latency<1.5x"}, "allowed is COST<FACTORx"),
         ({"tolerance": "a little"}, "allowed is a number of points"),
         ({"methods": ["dimap"]}, "dimap lower no latency"),
+        ({"methods": ["nvit", "int8"], "target": "memory<0.5x"}, "memory is not measured"),
         ({"settings": [1.0]}, "settings = 1.0"),
         ({"epochs": 0}, "epochs = 0"),
     ],
@@ -102,3 +103,28 @@ def test_what_is_impossible_is_said_in_one_line(run: Path, tmp_path: Path, chang
 def test_targets_and_tolerances_are_read_as_people_write_them() -> None:
     assert str(parse_target(" latency <= 0.5x ")) == "latency<0.5x"
     assert parse_tolerance("0.5 points") == parse_tolerance("0.5%") == 0.005
+
+
+def test_int8_comes_last_and_its_file_is_judged_and_timed_against_float_in_the_same_runtime(
+    run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    done = compress(run, methods=["nvit", "int8"], target="size<0.15x", tolerance="100 points", settings=[0.15],
+                    epochs=1, out=tmp_path / "c", progress=False)  # fmt: skip
+    original, smaller = done.rows
+    assert smaller["parameters"] < 0.8 * original["parameters"]  # 8 bits alone are a quarter
+    assert original["latency_ratio"] == 1
+    assert smaller["latency_ratio"] > 0
+    assert done.file == done.run / "best.int8.xml"
+    assert ommatid.evaluate(done.file, out=tmp_path / "e")["accuracy"] == pytest.approx(smaller["accuracy"])
+    assert "OpenVINO" in done.report.read_text()
+    assert "distill[teacher=" in (done.run / "config.yaml").read_text()
+
+
+def test_int8_alone_leaves_the_run_as_it_is(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    done = compress(run, methods=["int8"], target="size<0.5x", tolerance="100 points", out=tmp_path / "c",
+                    progress=False)  # fmt: skip
+    (_, row) = done.rows
+    assert done.run == run
+    assert row["removed"] == []

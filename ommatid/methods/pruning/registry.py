@@ -63,12 +63,13 @@ Reduce = Callable[[float], Reduced]
 
 @dataclass(frozen=True)
 class Method:
-    """A method by name. lowers: which costs it can lower. prepare: does what all fractions share."""
+    """A method by name. lowers: which costs it can lower. prepare: does what all fractions share; None where the method
+    changes how the model computes and not the model, so that it comes last, behind the fine-tuning."""
 
     name: str
     about: str
     lowers: tuple[str, ...]
-    prepare: Callable[[nn.Module, Task], Reduce]
+    prepare: Callable[[nn.Module, Task], Reduce] | None
 
 
 def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -174,6 +175,7 @@ METHODS = {
         Method("ecoflap", "wanda, sparser in blocks that the loss depends on less", FEWER_WEIGHTS, sparse(_ecoflap)),
         Method("2:4", "two of every four weights, for GPUs with sparse tensor cores", FEWER_WEIGHTS,
                sparse(_two_of_four)),
+        Method("int8", "8 bits for weights and activations, in OpenVINO", ("latency", "size"), None),
     )
 }  # fmt: skip
 """By name."""

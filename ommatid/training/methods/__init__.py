@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from pathlib import Path
 
 from ommatid.models.config import check_fields, coerce, suggest
 from ommatid.training.methods.adversarial import Adversarial
+from ommatid.training.methods.distill import Distillation
 from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
 from ommatid.training.methods.spread import SpreadExperts
 from ommatid.training.model_spec import parse_model
 
-METHODS: dict[str, type[Method]] = {"ewa": ExpertsAveraging, "adversarial": Adversarial, "spread": SpreadExperts}
+METHODS: dict[str, type[Method]] = {
+    "ewa": ExpertsAveraging,
+    "adversarial": Adversarial,
+    "spread": SpreadExperts,
+    "distill": Distillation,
+}
 
-__all__ = ["METHODS", "Method", "find_method"]
+__all__ = ["METHODS", "Method", "find_method", "quoted"]
 
 
 def find_method(words: str | None) -> Method:
@@ -33,5 +41,10 @@ def find_method(words: str | None) -> Method:
         raise ValueError(f"no method is called {spec.name!r}{suggest(spec.name, METHODS)}; there are {known}")
     kind = METHODS[spec.name]
     check_fields(kind, spec.settings)  # type: ignore[arg-type]
-    types = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
+    types = {field.name: {"int": int, "float": float, "str": str}[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: coerce(name, value, types[name]) for name, value in spec.settings.items()})
+
+
+def quoted(path: Path) -> str:
+    """A path as a setting in a method's words, whatever letters it has."""
+    return json.dumps(str(path)).replace("=", "\\u003d")
