@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ommatid.deployment.export import exported_error
 from ommatid.models.backbone import Backbone
-from ommatid.models.restorer import Sides
+from ommatid.models.restorer import Restorer, Sides
 from ommatid.nn.deploy import deployed_copy
 
 
@@ -40,11 +40,11 @@ def capture(model: nn.Module, example: Tensor, sides: Sides | None = None) -> Ex
 def capture_widest(model: nn.Module, example: Tensor, sides: Sides | None) -> tuple[ExportedProgram, Sides | None]:
     """The program that serves the most sizes, and which these are: None for those of `example` alone.
 
-    Whether a classifier takes the same steps at every size is written nowhere but in the steps themselves: a program
+    Whether a network, but for restoration, takes the same steps at every size is written nowhere but in the steps themselves: a program
     with free sides is tried at another size, and where the size is part of the architecture (a table of positions,
     windows that follow from the size), one without is the answer.
     """
-    if isinstance(model, Backbone) and sides is not None:
+    if not isinstance(model, Restorer) and sides is not None:
         try:
             program = capture(model, example, sides)
             rows, columns = sides.multiple

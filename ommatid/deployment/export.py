@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -16,24 +17,27 @@ from torch.export import ExportedProgram
 TOLERANCE = 1e-3
 """Largest difference of outputs, as a fraction of their largest magnitude, that an exported float32 file may show."""
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[[Tensor], Any]
+"""Images to the model's answer: a tensor, or a tuple of them where the answer has several parts."""
 
 
 @dataclass(frozen=True)
 class Format:
     """One kind of file: its suffix, how a captured program is written as one, and how one is opened to be run.
 
+    A file is written with names for the parts of its answer, where its kind has such names.
+
     portable: whether it runs on other kinds of machines.
     """
 
     suffix: str
-    write: Callable[[ExportedProgram, Path], None]
+    write: Callable[[ExportedProgram, Path, Sequence[str]], None]
     open: Callable[[Path], Run]
     portable: bool = True
 
 
-def write_onnx(program: ExportedProgram, path: Path) -> None:
-    """Input `image`, output `answer`.
+def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
+    """Input `image`, and the named outputs.
 
     Raises:
         ValueError: the packages of the extra `export` are missing.
@@ -45,7 +49,7 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
         f=path,
         dynamo=True,
         input_names=["image"],
-        output_names=["answer"],
+        output_names=list(outputs),
         external_data=False,
         verbose=False,
     )
@@ -58,15 +62,16 @@ def open_onnx(path: Path) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
-    return lambda image: torch.from_numpy(session.run(None, {name: image.contiguous().numpy()})[0])
+    return lambda image: _answer(session.run(None, {name: image.contiguous().numpy()}))
 
 
-def write_openvino(program: ExportedProgram, path: Path) -> None:
+def write_openvino(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
     """OpenVINO's own format: `path` (.xml), and the weights beside it (.bin). Raises ValueError where it is absent."""
     openvino = imported("openvino")
     model = openvino.convert_model(program)
     model.inputs[0].get_tensor().set_names({"image"})
-    model.outputs[0].get_tensor().set_names({"answer"})
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
@@ -96,10 +101,19 @@ def compiled_openvino(model: Any, precision: str) -> Run:
     }
     compiled = openvino_core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
-    return lambda image: torch.from_numpy(request.infer([image.contiguous().numpy()])[0].copy())
+
+    def run(image: Tensor) -> Any:
+        return _answer([part.copy() for part in request.infer([image.contiguous().numpy()]).to_tuple()])
+
+    return run
 
 
-def write_program(program: ExportedProgram, path: Path) -> None:
+def _answer(parts: Sequence[np.ndarray]) -> Tensor | tuple[Tensor, ...]:
+    tensors = tuple(map(torch.from_numpy, parts))
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def write_program(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
     torch.export.save(program, path)
 
 
@@ -108,7 +122,7 @@ def open_program(path: Path) -> Run:
     return lambda image: program(image)
 
 
-def write_inductor(program: ExportedProgram, path: Path) -> None:
+def write_inductor(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> None:
     """Machine code for this kind of processor, with the weights in it."""
     from torch._inductor import aoti_compile_and_package
 
@@ -134,7 +148,7 @@ FORMATS = {
 
 @torch.inference_mode()
 def exported_error(model: nn.Module, run: Run, images: list[Tensor], tolerance: float = TOLERANCE) -> float:
-    """Largest difference of the file's answers from the model's, as a fraction of the largest magnitude.
+    """Largest difference of the file's answers from the model's, as a fraction of the largest magnitude of each part.
 
     Raises:
         ValueError: it passes the tolerance.
@@ -142,12 +156,16 @@ def exported_error(model: nn.Module, run: Run, images: list[Tensor], tolerance: 
     model = model.eval()
     errors = []
     for image in images:
-        expected, answer = model(image), run(image)
-        errors.append(float((answer - expected).abs().max() / expected.abs().max()))
+        for expected, answer in zip(_parts(model(image)), _parts(run(image)), strict=True):
+            errors.append(float((answer - expected).abs().max() / expected.abs().max()))
     worst = float(torch.tensor(errors).max())  # NaN where there is any, which Python's own max may pass over
     if not worst <= tolerance:
         raise ValueError(f"the exported file does not answer as the model does: the difference is {worst:.1e}")
     return worst
+
+
+def _parts(answer: Any) -> Sequence[Tensor]:
+    return [answer] if isinstance(answer, Tensor) else answer
 
 
 def imported(package: str) -> Any:

@@ -83,7 +83,7 @@ def _compiled_form(make: Callable[..., nn.Module], model: nn.Module, *precision:
 def _onnx_runtime_form(model: nn.Module, example: Tensor) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        write_onnx(torch.export.export(model, (example,)), path)
+        write_onnx(torch.export.export(model, (example,)), path, ["answer"])
         return Elsewhere(open_onnx(path), model, example)
 
 
@@ -193,7 +193,7 @@ def _machine_code(make: Form, example: Tensor, path: Path) -> nn.Module:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
-            write_inductor(torch.export.export(model, (example,)), draft)
+            write_inductor(torch.export.export(model, (example,)), draft, ["answer"])
     return Elsewhere(open_inductor(path), model, example)
 
 

@@ -75,6 +75,13 @@ class Detector(DenseModel):
         """The terms of the training loss by name, weighted already: their sum is what training lowers."""
         raise NotImplementedError
 
+    def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) -> boxes (B, N, 4), not cut to the image, and scores (B, N, num_classes), 0 to 1.
+
+        All that `detect` chooses from: nothing is left out, whatever its score and whatever it overlaps.
+        """
+        raise NotImplementedError
+
     def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
         """What is seen in each image: at most `most` boxes, of scores from `score_threshold` on, best first."""
         raise NotImplementedError
@@ -88,6 +95,10 @@ class MaskTransformer(Detector):
         class_logits  (B, Q, num_classes + 1), the last for "no object"
         mask_logits   (B, Q, h, w), at the resolution that the decoder works at; they cover the padded image
     """
+
+    def whole(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) -> the last class logits (B, Q, num_classes + 1), and mask logits (B, Q, H, W)."""
+        raise NotImplementedError
 
     def semantic(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, num_classes, H, W): how much of each class every pixel is, 0 or more."""

@@ -66,7 +66,7 @@ class AxialAttention(nn.Module):
             torch.einsum("bkmnd,lkd->bmnlk", key, to_key),
         ]
         normed = self.score_norm(torch.cat(scores, dim=2).flatten(0, 1)).unflatten(1, (3, -1)).sum(1)
-        weights = normed.softmax(-1).unflatten(0, (len(x), -1))
+        weights = normed.softmax(-1).unflatten(0, (x.shape[0], -1))
         contents = torch.einsum("bmnlk,bkmnd->blmnd", weights, value).flatten(3)
         positions = torch.einsum("bmnlk,lkd->blmnd", weights, to_value).flatten(3)
         mixed = self.norm(torch.cat([contents, positions], dim=-1)).unflatten(-1, (2, -1)).sum(-2)

@@ -27,6 +27,9 @@ def deformable_attention(values: Tensor, sizes: Sizes, locations: Tensor, weight
     Returns:
         (B, Q, heads * d).
     """
+    if torch.compiler.is_exporting():
+        # What runs a program elsewhere has grid sampling, seldom bags of rows; and the batch stays free.
+        return deformable_attention_reference(values, sizes, locations, weights)
     batch, tokens, heads, width = values.shape
     queries = locations.shape[1]
     sides = torch.tensor([(columns, rows) for rows, columns in sizes], device=values.device)  # (levels, 2)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ommatid.data import eval_transform
+from ommatid.data.dense import normalized
 from ommatid.data.photographs import JUDGED_BY, list_photographs
 from ommatid.deployment.capture import capture_widest, classifier_sides
+from ommatid.deployment.dense import dense_sides, form_of
 from ommatid.deployment.export import FORMATS, exported_error
 from ommatid.deployment.exported import description_of
 from ommatid.deployment.prepare import Prepared
@@ -28,13 +30,18 @@ from ommatid.models.weights import read_header
 from ommatid.runs.files import write_json
 from ommatid.runs.trained import (
     CLASSIFICATION,
+    DETECTION,
+    INSTANCES,
     RESTORATION,
+    SEGMENTATION,
     Trained,
     find_weights,
+    open_dense,
     open_restorer,
     open_trained,
     task_of,
 )
+from ommatid.training.tasks.dense import told
 
 BATCHES = (1, 2, 5)
 """Of the random images that the file is checked on."""
@@ -62,23 +69,26 @@ class Exported:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: a model, the side of its images in pixels, what users must know, which sides other images
-    may have (None: the same), how a picture becomes an image (3, H, W), and the type of an image's values."""
+    """What is exported: a model, height and width of its images in pixels, what users must know, which sides other
+    images may have (None: the same), how a picture becomes an image (3, H, W), the type of an image's values, and
+    what the parts of the answer are called."""
 
     model: nn.Module
-    size: int
+    size: tuple[int, int]
     description: dict[str, Any]
     sides: Sides | None
     prepare: Callable[[Image.Image], Tensor]
     type: torch.dtype = torch.float32
+    outputs: tuple[str, ...] = ("answer",)
 
     def images(self, batch: int, sides: Sides | None, larger: int = 0) -> Tensor:
         """Random ones; where sides are free, taller by `larger` times what heights are multiples of, twice as wider."""
-        height = width = self.size
+        height, width = self.size
         if sides is not None:
             rows, columns = sides.multiple
-            size = self.size if sides.longest is None else min(self.size, sides.longest // 2)
-            height, width = sides.nearest(size + larger * rows, size + 2 * larger * columns)
+            if sides.longest is not None:
+                height, width = min(height, sides.longest // 2), min(width, sides.longest // 2)
+            height, width = sides.nearest(height + larger * rows, width + 2 * larger * columns)
         images = torch.rand(batch, 3, height, width)
         return images if self.type.is_floating_point else (256 * images).to(self.type)
 
@@ -122,7 +132,7 @@ def export(
     with moved_into(path) as draft:
         try:
             program, sides = capture_widest(subject.model, subject.images(2, subject.sides), subject.sides)
-            kind.write(program, draft)
+            kind.write(program, draft, subject.outputs)
             images = [subject.images(batch, sides, larger=batch - 1) for batch in BATCHES]
             error = exported_error(subject.model, kind.open(draft), [*images, *subject.photographs()])
         except ValueError:
@@ -182,15 +192,15 @@ def classifier_subject(trained: Trained) -> Subject:
         "classes": facts.classes,
     }
     sides = classifier_sides(trained.model, facts.size)
-    return Subject(trained.model, facts.size, description, sides, eval_transform(facts.size))
+    return Subject(trained.model, (facts.size,) * 2, description, sides, eval_transform(facts.size))
 
 
 def _prepared(subject: Subject) -> Subject:
     """The classifier with its preparation in front."""
-    told = subject.description
-    require(told["task"] == CLASSIFICATION, "prepare", True, "false for all but classifiers")
-    model = Prepared(subject.model, subject.size, told["mean"], told["std"])
-    description = told | {
+    facts = subject.description
+    require(facts["task"] == CLASSIFICATION, "prepare", True, "false for all but classifiers")
+    model = Prepared(subject.model, facts["size"], facts["mean"], facts["std"])
+    description = facts | {
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "uint8, RGB"},
         "prepare": "none: the file takes the centre square, resizes and normalises it",
     }
@@ -213,12 +223,41 @@ def _restorer(weights: Path) -> Subject:
     sides = model.exported_sides()
     height, width = sides.nearest(facts.size, facts.size)
     return Subject(
-        model, facts.size, description, sides, lambda picture: pil_to_tensor(picture)[:, :height, :width] / 255
+        model, (facts.size,) * 2, description, sides, lambda picture: pil_to_tensor(picture)[:, :height, :width] / 255
     )
+
+
+def _scenes(weights: Path) -> Subject:
+    trained = open_dense(weights)
+    facts = trained.facts
+    form = form_of(trained.model, facts.task)
+    description = {
+        "model": told(trained.model.config),
+        "task": facts.task,
+        "input": {"name": "image", "shape": ["batch", 3, *facts.sides], "type": "float32, RGB"},
+        "prepare": "divided by 255, minus mean, divided by std; where the file takes more than one size, zeros below "
+        "and on the right up to multiples of `multiple`, and to no less than `shortest`",
+        "sides": facts.sides,
+        "view": "made to fit into sides" if facts.view == "whole" else "a window of such sides that slides over it",
+        "mean": facts.mean,
+        "std": facts.std,
+        "outputs": form.outputs,
+        "classes": facts.classes,
+    }
+    sides = dense_sides(trained.model)
+    height, width = facts.sides if sides is None else sides.nearest(*facts.sides)
+
+    def prepare(picture: Image.Image) -> Tensor:
+        return normalized(pil_to_tensor(picture.convert("RGB").resize((width, height))))
+
+    return Subject(form, (height, width), description, sides, prepare, outputs=tuple(form.outputs))
 
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     CLASSIFICATION: lambda weights: classifier_subject(open_trained(weights)),
     RESTORATION: _restorer,
+    SEGMENTATION: _scenes,
+    DETECTION: _scenes,
+    INSTANCES: _scenes,
 }
 """What is exported of the weights of each task."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ommatid.deployment.exported import is_exported, open_exported, read_description
 from ommatid.models.weights import read_header
-from ommatid.runs.trained import Trained, find_weights, open_trained, task_of
+from ommatid.runs.trained import CLASSIFICATION, Trained, find_weights, open_trained, task_of
 
 
 def open_classifier(path: str | Path) -> Trained:
@@ -15,7 +15,10 @@ def open_classifier(path: str | Path) -> Trained:
 
 
 def trained_for(path: str | Path) -> str:
-    """The name of the task. Raises ValueError where nothing trained is there."""
+    """The name of the task. Raises ValueError where nothing trained is there, or a file that only others run."""
     if is_exported(path):
-        return str(read_description(Path(path).expanduser())["task"])
+        task = str(read_description(Path(path).expanduser())["task"])
+        if task != CLASSIFICATION:
+            raise ValueError(f"{path} is the exported file of a {task} network: give its run folder, or its weights")
+        return task
     return task_of(read_header(find_weights(path)[0]))

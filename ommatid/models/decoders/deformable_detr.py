@@ -113,7 +113,7 @@ class DeformableDETR(Detector):
         self.moves = nn.ModuleList(move_layers(dim) for _ in self.layers)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        batch = len(image)
+        batch = image.shape[0]
         x, boxes = self.query.expand(batch, -1, -1), self.anchors.sigmoid().expand(batch, -1, -1)
         class_logits, found = self._steps(self.decoder(self.encoder(image)), x, boxes, None)[-1]
         return {"class_logits": class_logits, "boxes": found}
@@ -152,21 +152,25 @@ class DeformableDETR(Detector):
             sums = {name: value + sums.get(name, 0.0) for name, value in terms.items()}
         return sums
 
+    def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        answer = self(image)
+        rows, columns = self.encoder.padded_size(image.shape[2], image.shape[3])
+        centre_x, centre_y, width, height = answer["boxes"].float().unbind(-1)
+        x, y, half_width, half_height = centre_x * columns, centre_y * rows, width * columns / 2, height * rows / 2
+        edges = [x - half_width, y - half_height, x + half_width, y + half_height]
+        return torch.stack(edges, -1), answer["class_logits"].float().sigmoid()
+
     @torch.no_grad()
     def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
-        answer = self(image)
         height, width = image.shape[-2:]
-        rows, columns = self.encoder.padded_size(height, width)
-        sides = image.new_tensor([columns, rows, columns, rows])
         detections = []
-        for logits, found in zip(answer["class_logits"].float().sigmoid(), answer["boxes"].float(), strict=True):
-            score, index = logits.flatten().topk(min(most, logits.numel()))
+        for boxes, scores in zip(*self.candidates(image), strict=True):
+            score, index = scores.flatten().topk(min(most, scores.numel()))
             kept = score >= score_threshold
             score, index = score[kept], index[kept]
-            boxes = box_convert(found[index // self.num_classes], "cxcywh", "xyxy") * sides
             detections.append(
                 {
-                    "boxes": clip_boxes_to_image(boxes, (height, width)),
+                    "boxes": clip_boxes_to_image(boxes[index // self.num_classes], (height, width)),
                     "scores": score,
                     "labels": index % self.num_classes,
                 }

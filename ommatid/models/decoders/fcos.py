@@ -123,16 +123,19 @@ class FCOS(Detector):
         centred = F.binary_cross_entropy_with_logits(answer["centerness"][on_thing].float(), middle, reduction="sum")
         return {"classes": classes, "boxes": boxes, "centerness": centred / count}
 
-    @torch.no_grad()
-    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
-        """As the contract says; a score is the root of class probability times centerness."""
+    def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
         answer = self(image)
         places, _ = self._places(image)
         scores = (answer["class_logits"].float().sigmoid() * answer["centerness"].float().sigmoid()[..., None]).sqrt()
+        return boxes_at(places, answer["edges"].float()), scores
+
+    @torch.no_grad()
+    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
+        """As the contract says; a score is the root of class probability times centerness."""
+        boxes, scores = self.candidates(image)
         size = (image.shape[2], image.shape[3])
         return [
-            self._detected(score, boxes_at(places, edges.float()), size, score_threshold, most)
-            for score, edges in zip(scores, answer["edges"], strict=True)
+            self._detected(score, box, size, score_threshold, most) for score, box in zip(scores, boxes, strict=True)
         ]
 
     def _level(self, level: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:

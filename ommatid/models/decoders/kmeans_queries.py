@@ -126,7 +126,7 @@ class KMeansQueries(nn.Module):
         self.predictor = MaskPredictor(channels[3], num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Prediction], Tensor]:
-        centres = self.centres.expand(len(maps[0]), 1, -1, -1)
+        centres = self.centres.expand(maps[0].shape[0], 1, -1, -1)
         predictions = []
         for level, layer in zip(self.levels, self.layers, strict=True):
             centres, prediction = layer(centres, maps[level])

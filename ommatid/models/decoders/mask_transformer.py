@@ -45,13 +45,13 @@ class BackboneMaskTransformer(MaskTransformer):
         return mask_losses(self.predictions(image), targets, size, self.points)
 
     def semantic(self, image: Tensor) -> Tensor:
-        class_logits, masks = self._whole(image)
+        class_logits, masks = self.whole(image)
         return torch.einsum("bqk,bqhw->bkhw", class_logits.softmax(-1)[..., :-1], masks.sigmoid())
 
     @torch.no_grad()
     def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
         """The contract's; a score is that of the class times the mean of the mask where it is."""
-        class_logits, masks = self._whole(image)
+        class_logits, masks = self.whole(image)
         return [
             self._things(scores, mask, score_threshold, most)
             for scores, mask in zip(class_logits.softmax(-1)[..., :-1], masks, strict=True)
@@ -74,15 +74,14 @@ class BackboneMaskTransformer(MaskTransformer):
     def panoptic(
         self, image: Tensor, *, things: tuple[int, ...] | None = None, score_threshold: float = 0.8
     ) -> list[dict[str, Tensor]]:
-        class_logits, masks = self._whole(image)
+        class_logits, masks = self.whole(image)
         kinds = set(range(self.num_classes) if things is None else things)
         return [
             segmented(classes.softmax(-1), mask.sigmoid(), kinds, score_threshold)
             for classes, mask in zip(class_logits, masks, strict=True)
         ]
 
-    def _whole(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits, and mask logits at the size of the image."""
+    def whole(self, image: Tensor) -> tuple[Tensor, Tensor]:
         answer = self(image)
         height, width = image.shape[-2:]
         size = self.encoder.padded_size(height, width)

@@ -130,7 +130,7 @@ class MaskedAttentionDecoder(nn.Module):
             value + sine_position(*size, self.dim, value.device).flatten(0, 1)
             for value, size in zip(values, sizes, strict=True)
         ]
-        x = self.query.expand(len(mask_features), -1, -1)
+        x = self.query.expand(mask_features.shape[0], -1, -1)
         predictions = [self.heads(x, mask_features)]
         for index, block in enumerate(self.blocks):
             level = index % LEVELS

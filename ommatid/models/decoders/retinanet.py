@@ -114,15 +114,26 @@ class RetinaNet(Detector):
             "boxes": F.smooth_l1_loss(moves[inside], wanted, beta=0.1, reduction="sum") / count,
         }
 
-    @torch.no_grad()
-    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
+    def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        boxes, scores = self._by_level(image)
+        return torch.cat(boxes, 1), torch.cat(scores, 1)
+
+    def _by_level(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes (B, h w A, 4) and scores (B, h w A, K) of each level."""
         outputs = self(image)
         levels = range(len(self.config.strides))
-        anchors = [self.anchors(outputs, level) for level in levels]
+        logits = [outputs[f"class_logits{level}"].float().flatten(1) for level in levels]
+        moves = [outputs[f"moves{level}"].float().flatten(1).unflatten(1, (-1, 4)) for level in levels]
+        boxes = [moved(self.anchors(outputs, level), moves[level]) for level in levels]
+        return boxes, [level.sigmoid().unflatten(1, (-1, self.num_classes)) for level in logits]
+
+    @torch.no_grad()
+    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
+        boxes, scores = self._by_level(image)
         return [
             best_boxes(
-                [outputs[f"class_logits{i}"][index].float().sigmoid().view(-1, self.num_classes) for i in levels],
-                [moved(anchors[i], outputs[f"moves{i}"][index].float().view(-1, 4)) for i in levels],
+                [level[index] for level in scores],
+                [level[index] for level in boxes],
                 (image.shape[2], image.shape[3]),
                 score_threshold=score_threshold,
                 nms_threshold=self.config.nms_threshold,
@@ -170,7 +181,7 @@ def moves_to(anchors: Tensor, boxes: Tensor) -> Tensor:
 
 def moved(anchors: Tensor, moves: Tensor) -> Tensor:
     """Undoes `moves_to`."""
-    sides = anchors[:, 2:] - anchors[:, :2]
-    center = (anchors[:, :2] + anchors[:, 2:]) / 2 + moves[:, :2] * sides
-    half = sides * moves[:, 2:].clamp(max=LARGEST_STEP).exp() / 2
+    sides = anchors[..., 2:] - anchors[..., :2]
+    center = (anchors[..., :2] + anchors[..., 2:]) / 2 + moves[..., :2] * sides
+    half = sides * moves[..., 2:].clamp(max=LARGEST_STEP).exp() / 2
     return torch.cat([center - half, center + half], dim=-1)
