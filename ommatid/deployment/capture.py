@@ -40,9 +40,9 @@ def capture(model: nn.Module, example: Tensor, sides: Sides | None = None) -> Ex
 def capture_widest(model: nn.Module, example: Tensor, sides: Sides | None) -> tuple[ExportedProgram, Sides | None]:
     """The program that serves the most sizes, and which these are: None for those of `example` alone.
 
-    Whether a network, but for restoration, takes the same steps at every size is written nowhere but in the steps themselves: a program
-    with free sides is tried at another size, and where the size is part of the architecture (a table of positions,
-    windows that follow from the size), one without is the answer.
+    Whether a network other than one for restoration takes the same steps at every size is written nowhere but in the
+    steps themselves: a program with free sides is tried at another size, and where the size is part of the architecture
+    (a table of positions, windows that follow from the size), one without is the answer.
     """
     if not isinstance(model, Restorer) and sides is not None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from ommatid.tasks.whole_or_window import logits_of
 class DenseForm(nn.Module):
     """A dense model behind one of the interfaces below, which say in `outputs` what their answers are called."""
 
-    outputs: dict[str, dict[str, Any]]
+    outputs: ClassVar[dict[str, dict[str, Any]]]
 
     def __init__(self, model: DenseModel) -> None:
         super().__init__()
@@ -27,7 +27,9 @@ class DenseForm(nn.Module):
 class PixelLogits(DenseForm):
     """(B, 3, H, W) -> logits (B, num_classes, H, W)."""
 
-    outputs = {"answer": {"shape": ["batch", "classes", "height", "width"], "type": "float32, logits"}}
+    outputs: ClassVar[dict[str, dict[str, Any]]] = {
+        "answer": {"shape": ["batch", "classes", "height", "width"], "type": "float32, logits"}
+    }
 
     def forward(self, image: Tensor) -> Tensor:
         return logits_of(self.model, image)
@@ -36,7 +38,7 @@ class PixelLogits(DenseForm):
 class Boxes(DenseForm):
     """(B, 3, H, W) -> all boxes (B, N, 4) and their scores (B, N, num_classes); overlapping ones are in them still."""
 
-    outputs = {
+    outputs: ClassVar[dict[str, dict[str, Any]]] = {
         "boxes": {"shape": ["batch", "boxes", 4], "type": "float32, left, top, right, bottom in pixels of the image"},
         "scores": {
             "shape": ["batch", "boxes", "classes"],
@@ -52,7 +54,7 @@ class Boxes(DenseForm):
 class Masks(DenseForm):
     """(B, 3, H, W) -> scores (B, Q, num_classes) of the queries, and logits of their masks (B, Q, H, W)."""
 
-    outputs = {
+    outputs: ClassVar[dict[str, dict[str, Any]]] = {
         "scores": {"shape": ["batch", "masks", "classes"], "type": "float32, 0 to 1; one minus their sum: no thing"},
         "masks": {"shape": ["batch", "masks", "height", "width"], "type": "float32, above 0 where the thing is"},
     }
