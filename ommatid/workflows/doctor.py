@@ -17,7 +17,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino"),
     "quantize": ("openvino", "nncf"),
     "serve": ("gradio",),
-    "search": ("optuna",),
+    "search": ("optuna", "scikit-learn"),
     "data": ("datasets", "webdataset"),
     "scale": ("ray",),
 }
