@@ -63,13 +63,15 @@ def evaluate(
     place = usable_device(device)
     task = trained_for(run_or_weights)
     require(task in EVALUATIONS, "task", task, f"{', '.join(EVALUATIONS)}, in {run_or_weights}")
+    special: dict[str, Any] = {}
     if lpips is not None:
         require(task == RESTORATION, "lpips", str(lpips), f"none for a {task}: it compares pictures")
-        require(attack is None, "attack", attack, f"none for a {task}: attacks mislead classifiers")
-        return evaluate_restorer(run_or_weights, data, batch=batch, size=size, device=place, out=out, lpips=lpips)
-    if attack is None:
-        return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out)
-    parse_attack(attack)
-    require(task == CLASSIFICATION, "attack", attack, f"none for a {task}: attacks mislead classifiers")
-    require(not is_exported(run_or_weights), "attack", attack, "none for an exported file: attacks follow gradients")
-    return evaluate_classifier(run_or_weights, data, batch=batch, size=size, device=place, out=out, attack=attack)
+        special["lpips"] = lpips
+    if attack is not None:
+        parse_attack(attack)
+        require(task == CLASSIFICATION, "attack", attack, f"none for a {task}: attacks mislead classifiers")
+        require(
+            not is_exported(run_or_weights), "attack", attack, "none for an exported file: attacks follow gradients"
+        )
+        special["attack"] = attack
+    return EVALUATIONS[task](run_or_weights, data, batch=batch, size=size, device=place, out=out, **special)

@@ -228,4 +228,4 @@ def test_digits_are_not_mirrored(
 
 @pytest.mark.slow
 def test_the_quick_recipe_learns_the_digits(tmp_path: Path) -> None:
-    assert train("digits", recipe="quick", epochs=4, out=tmp_path / "run", progress=False).best_accuracy > 0.9
+    assert train("digits", recipe="quick", out=tmp_path / "run", progress=False).best_accuracy > 0.98
