@@ -40,6 +40,9 @@ Degrade = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+Minutes = Annotated[
+    float | None, typer.Option(help="As many epochs as about fill this time here, by the pace of the first steps.")
+]
 Size = Annotated[int | None, typer.Option(help="Image side in pixels; of training patches for restoration.")]
 Batch = Annotated[int | None, typer.Option(help="Images per step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate, instead of the recipe's.")]

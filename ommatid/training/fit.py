@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
 from ommatid.runs.run import Run
+from ommatid.tasks.training import Training
 from ommatid.training.callbacks import Record, SeedEpoch, StopAtNonsense, Watch, Watched
 from ommatid.training.checkpoints import WholeFiles, last_checkpoint
 from ommatid.training.errors import TrainingError
@@ -66,26 +68,36 @@ def fit(
     if watch is not None:
         callbacks.append(Watched(record, watch))
     with quiet_lightning(), plain_interrupt(), clear_stop(run.path, settings.devices * settings.nodes):
-        trainer = Trainer(
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            strategy=settings.strategy,
-            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        trainer = make_trainer(
+            settings,
+            training,
+            [*callbacks, RichProgressBar(leave=False)] if bar else callbacks,
             max_epochs=recipe.epochs,
-            gradient_clip_val=(recipe.clip or None) if training.automatic_optimization else None,
-            callbacks=[*callbacks, RichProgressBar(leave=False)] if bar else callbacks,
             plugins=[WholeFiles()],
-            logger=False,
             enable_progress_bar=bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
             default_root_dir=run.path,
         )
         trainer.fit(
             training, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True
         )
     return record.run.path, record.rows
+
+
+def make_trainer(settings: Settings, training: Training, callbacks: list[Callback], **options: Any) -> Trainer:
+    """Lightning's trainer for these settings; `options` are its own."""
+    return Trainer(
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=settings.strategy,
+        precision=PRECISIONS[settings.recipe.precision],  # type: ignore[arg-type]
+        gradient_clip_val=(settings.recipe.clip or None) if training.automatic_optimization else None,
+        callbacks=callbacks,
+        logger=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **options,
+    )
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from ommatid.runs.comparison import Row, continued, new_row, save
 from ommatid.runs.data_place import data_place
 from ommatid.runs.run import Run
 from ommatid.runs.trained import CLASSIFICATION
+from ommatid.training.choices import check_minutes
 from ommatid.training.model_spec import ModelSpec, parse_model
 from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import Recipe, load_recipe
@@ -61,6 +62,7 @@ class Plan:
             require(self.training[name] is None or self.training[name] >= 1, name, self.training[name], "1 or more")
         threads = self.measuring["threads"]
         require(threads is None or threads >= 1, "threads", threads, "1 or more")
+        check_minutes(self.training["minutes"], self.training["epochs"], self.training["devices"])
         usable_device(self.measuring["device"])
         self._recipe()
 
@@ -72,8 +74,9 @@ class Plan:
         recipe = self.task.suited(self._recipe(), images).to_dict()
         size = self.training["size"] or self.task.usual_size(images)
         rest = {"size": size, "devices": self.training["devices"], "set": self.common}
-        if self.training["degrade"] is not None:
-            rest["degrade"] = self.training["degrade"]
+        if self.training["minutes"] is not None:
+            del recipe["epochs"]  # each model has its own
+        rest |= {name: self.training[name] for name in ("degrade", "minutes") if self.training[name] is not None}
         if self.decoder is not None:
             rest["decoder"] = self.decoder
         return json.loads(json.dumps({"recipe": recipe.pop("name")} | recipe | rest | dict(self.measuring)))
@@ -93,6 +96,7 @@ def compare(
     recipe: str | Path | None = None,
     seeds: int | Sequence[int] = 1,
     epochs: int | None = None,
+    minutes: float | None = None,
     size: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -115,7 +119,7 @@ def compare(
             fields is a composition of parts (`pyramid`), or of the `model` that it names.
         seeds: how many trainings of each model, or their seeds.
         decoder: for segmentation and detection, what is on every backbone among the models.
-        task, degrade, recipe, epochs, size, batch, lr, precision, devices: as for `train`.
+        task, degrade, recipe, epochs, minutes, size, batch, lr, precision, devices: as for `train`.
         set: fields of the models' configs, for every model that has such a field.
         device, threads: what latency, throughput and memory are measured on; PyTorch's number of threads where None.
         ray: the address of a Ray cluster that trains the models side by side ("local": this machine's cores), in the
@@ -131,7 +135,7 @@ def compare(
     """
     kind = find_task(task or CLASSIFICATION)
     changes = {"epochs": epochs, "size": size, "batch": batch, "lr": lr, "precision": precision, "devices": devices}
-    training = {"task": kind.name, "degrade": degrade, "recipe": recipe or kind.recipe} | changes
+    training = {"task": kind.name, "degrade": degrade, "recipe": recipe or kind.recipe, "minutes": minutes} | changes
     plan = Plan(kind, data, training, dict(set or {}), {"device": device, "threads": threads}, decoder)
     plan.check()
     seeds = _seeds(seeds)

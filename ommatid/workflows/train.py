@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 import ommatid
-from ommatid.measuring.machine import describe_machine, instruction_sets
+from ommatid.measuring.machine import describe_machine
 from ommatid.models.dense import DenseModel
 from ommatid.models.registry import find
 from ommatid.report.metric import Metric
@@ -25,12 +24,12 @@ from ommatid.runs.data_place import data_place
 from ommatid.runs.files import write_json
 from ommatid.runs.run import Run, read_yaml
 from ommatid.runs.trained import CLASSIFICATION
+from ommatid.training.choices import check_minutes, chosen_model, filling, with_defaults
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import backbone_from_weights, fresh_model, model_from_weights, weights_header
 from ommatid.training.methods import find_method
-from ommatid.training.model_spec import parse_model
 from ommatid.training.processes import is_first_process
-from ommatid.training.recipes import AUTO, load_recipe
+from ommatid.training.recipes import load_recipe
 from ommatid.training.settings import Settings
 from ommatid.training.tasks import Task, TaskData, find_task
 
@@ -99,6 +98,7 @@ def train(
     checkpoint: bool | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     size: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -134,6 +134,7 @@ def train(
         decoder: for segmentation and detection, what is on the backbone; the task's usual one where not given.
         checkpoint: for these, keep less in memory in a training step, and compute it once more.
         recipe: the name of a recipe, or a YAML file. `epochs`, `batch`, `lr` and `precision` replace what it says.
+        minutes: as many epochs as about fill this time here, by the pace of the first steps, instead of `epochs`.
         size: side of the images in pixels, near the data's own where not given; for restoration, of the patches that
             the model sees in training.
         compile: compile the model first; it pays off in long trainings.
@@ -174,9 +175,10 @@ def train(
     asked = {name: value for name, value in given.items() if value is not None}
     recipe_changes: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "precision": precision}
     if resume is not None:
-        others = asked | {"recipe": recipe, "config": config, "out": out} | recipe_changes
+        others = asked | {"recipe": recipe, "config": config, "out": out, "minutes": minutes} | recipe_changes
         _refuse_beside_resume([name for name, value in others.items() if value is not None])
         return _resume(Run.open(resume), progress, watch)
+    check_minutes(minutes, epochs, devices, nodes)
     base = {} if config is None else _repeated(Path(config))
     kind = find_task((base | asked).get("task", CLASSIFICATION))
     chosen = load_recipe(recipe or kind.recipe) if recipe or not base else base["recipe"]
@@ -184,19 +186,23 @@ def train(
     if "data" not in asked:
         raise ValueError(f"no data is named: give {kind.data_forms}")
     asked["data"] = data_place(asked["data"], kind.embedded)
-    chosen = _chosen_model(kind, asked, decoder, checkpoint)
+    chosen = chosen_model(kind, asked, decoder, checkpoint)
     settings = Settings(**({name: asked[name] for name in asked if name not in ("decoder", "checkpoint")} | chosen))
-    return _start(settings, None if out is None else Path(out).expanduser(), progress, watch)
+    return _start(settings, minutes, None if out is None else Path(out).expanduser(), progress, watch)
 
 
-def _start(settings: Settings, out: Path | None, progress: bool, watch: Watch | None) -> TrainResult:
+def _start(
+    settings: Settings, minutes: float | None, out: Path | None, progress: bool, watch: Watch | None
+) -> TrainResult:
     say = _speaker(progress)
     if out is not None:
         _check_free(out)
     task = find_task(settings.task)
     data = _open(task, settings, None, say)
-    settings = _with_defaults(task, settings, data, say)
+    settings = with_defaults(task, settings, data, say)
     model = _initial_model(task, settings, data, say)
+    if minutes is not None:
+        settings = filling(minutes, model, data, settings, say)
     path = out or _unused_folder(settings.model)
     if not is_first_process():
         return _fit(model, data, settings, Run(path), progress, watch)
@@ -298,74 +304,6 @@ def _take(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _chosen_model(task: Task, asked: Mapping[str, Any], decoder: str | None, checkpoint: bool | None) -> dict[str, Any]:
-    """`model` and `set`: as asked for, else the model in the weights, else the task's usual one."""
-    weights, fields = asked.get("weights"), dict(asked.get("set", {}))
-    if checkpoint is not None:
-        fields["checkpoint"] = checkpoint
-    if "model" in asked:
-        spec = parse_model(asked["model"])
-        name, fields = spec.name, spec.settings | fields
-    elif weights is None:
-        usual = dict(task.model_fields)
-        if decoder is not None:  # another decoder may have no such field, or another use for it
-            usual.pop("decoder_dim", None)
-        name, fields = task.model, usual | fields
-    else:
-        header = weights_header(Path(weights))
-        if header is None:
-            raise ValueError(f"{weights} does not say which model it holds: name it (--model)")
-        name = header.get("name", header["family"])
-    name, fields = task.composed(name, fields, decoder)
-    return {"model": name, "set": fields}
-
-
-def _with_defaults(task: Task, settings: Settings, data: TaskData, say: Callable[[str], None]) -> Settings:
-    """Chooses image size, precision and number of workers where they were not named, and drops what can't be had."""
-    recipe = task.suited(settings.recipe, data)
-    if recipe != settings.recipe:
-        say(f"{data.origin}: mirror images would mean something else, so the recipe's flip is left out")
-    if len(data.train) < recipe.batch:
-        raise ValueError(
-            f"batch = {recipe.batch} is not possible: allowed is at most {len(data.train)}, the training images of "
-            f"{data.origin}"
-        )
-    if recipe.precision == AUTO:
-        recipe = replace(recipe, precision=_fast_precision())
-    if settings.strategy == "fsdp":
-        # Shards of the weights have no copy beside them that could be averaged.
-        recipe = replace(recipe, ema=0.0)
-    return replace(
-        settings,
-        recipe=recipe,
-        size=settings.size or _usual_size(task, settings, data),
-        workers=_usual_workers(data) if settings.workers is None else settings.workers,
-    )
-
-
-def _usual_size(task: Task, settings: Settings, data: TaskData) -> int:
-    """The size that the weights were trained for; without weights, one near the data's own."""
-    if settings.weights is None:
-        return task.usual_size(data)
-    header = weights_header(Path(settings.weights)) or {}
-    table = getattr(find(settings.model)[1], "image_size", task.published_size)
-    table = table or task.usual_size(data)
-    return int(header.get("image_size", table if isinstance(table, int) else max(table)))
-
-
-def _fast_precision() -> str:
-    """bfloat16 where the machine computes in it, rather than imitates."""
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = "bf16" in instruction_sets()
-    return "bfloat16" if native else "float32"
-
-
-def _usual_workers(data: TaskData) -> int:
-    return 0 if data.train.in_memory else min(4, max((os.cpu_count() or 1) - 1, 1))
 
 
 def _initial_model(task: Task, settings: Settings, data: TaskData, say: Callable[[str], None]) -> nn.Module:

@@ -243,6 +243,8 @@ def test_when_every_model_fails_it_is_an_error_and_nothing_stands_in_the_way(dat
         (["pvt_v2[dims=[8"], {}, "is not a model"),
         (["pvt_v2[dimms=[8]]"], {}, "has no field 'dimms'"),
         ([TINY_WORD], {"epochs": 0}, "epochs = 0 is not possible"),
+        ([TINY_WORD], {"minutes": 1.0}, "either minutes or epochs"),
+        ([TINY_WORD], {"epochs": None, "minutes": -1.0}, "minutes = -1.0 is not possible"),
         ([TINY_WORD], {"seeds": 0}, "seeds = 0 is not possible"),
         ([TINY_WORD], {"seeds": [-1]}, "seeds = .* is not possible"),
         ([TINY_WORD], {"size": 0}, "size = 0 is not possible"),
