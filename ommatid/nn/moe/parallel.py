@@ -12,6 +12,7 @@ All three are one number, n: the number of processes among which tokens travel.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -231,11 +232,12 @@ def spread_experts(model: nn.Module, layout: Layout) -> nn.Module:
     return model
 
 
-def set_layout(model: nn.Module, layout: Layout) -> None:
-    """Another layout for all spread experts of a model: nothing but what travels from now on changes."""
-    for module in model.modules():
-        if isinstance(module, ParallelExperts):
-            module.layout = layout
+def set_layouts(model: nn.Module, layouts: Mapping[str, Layout]) -> None:
+    """Other layouts for layers of spread experts, by name: nothing but what travels from now on changes."""
+    for name, layout in layouts.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, ParallelExperts)
+        layer.layout = layout
 
 
 def everywhere(held: Tensor) -> Tensor:

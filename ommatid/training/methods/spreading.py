@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ommatid.nn.moe.parallel import (
     Layout,
+    ParallelExperts,
     everywhere,
     ignored_by_ddp,
     make_layout,
     own_part,
-    set_layout,
+    set_layouts,
     spread_experts,
 )
 from ommatid.tasks.training import Batch, Training
@@ -53,13 +54,13 @@ class Spread(Training):
         self._ddp_params_and_buffers_to_ignore = ignored_by_ddp(self)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Before the first step, chooses what travels."""
+        """Before the first step, chooses for each layer what travels."""
         if len(self.layouts) > 1:
-            fastest = fastest_layout(self.model, lambda: self.objective.loss(self.model, batch), self.layouts)
+            chosen = fastest_layouts(self.model, lambda: self.objective.loss(self.model, batch), self.layouts)
             for model in (self.model, self.averaged):
                 if model is not None:
-                    set_layout(model, fastest)
-            self.layouts = [fastest]
+                    set_layouts(model, chosen)
+            self.layouts = self.layouts[:1]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -109,28 +110,55 @@ def squared_norm(gradients: list[Tensor | None]) -> Tensor:
     ).sum()
 
 
-def fastest_layout(model: nn.Module, loss: Callable[[], Tensor], layouts: list[Layout]) -> Layout:
-    """The layout in which the slowest process is done first with the loss and its gradients.
+def fastest_layouts(model: nn.Module, loss: Callable[[], Tensor], layouts: list[Layout]) -> dict[str, Layout]:
+    """For each layer of spread experts, by name, the layout in which the slowest process is done with it first.
 
-    The model is left as it was, but for the layout. Each process must call it.
+    Timed forward and backward on what the layer is given when `loss` is computed. The model is left as it was. Each
+    process must call it.
     """
-    seconds = [_seconds(model, loss, layout) for layout in layouts]
-    return layouts[min(range(len(layouts)), key=seconds.__getitem__)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, ParallelExperts)}
+    chosen = {}
+    for name, (rows, ends) in _given(model, layers, loss).items():
+        layer = layers[name]
+        before = layer.layout
+        seconds = [_seconds(layer, rows, ends, layout) for layout in layouts]
+        layer.layout = before
+        chosen[name] = layouts[min(range(len(layouts)), key=seconds.__getitem__)]
+    return chosen
 
 
-def _seconds(model: nn.Module, loss: Callable[[], Tensor], layout: Layout) -> float:
-    set_layout(model, layout)
-    training, best = model.training, float("inf")
+def _given(
+    model: nn.Module, layers: Mapping[str, ParallelExperts], loss: Callable[[], Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each layer is given, rows and ends, when the loss is computed."""
+    given: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str, rows: Tensor, ends: Tensor) -> None:
+        given[name] = rows.detach(), ends
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs, name=name: note(name, *inputs))
+        for name, layer in layers.items()
+    ]
+    training = model.training
     model.eval()  # statistics stay as they are
-    with torch.random.fork_rng():
-        for _ in range(TRIALS):
-            dist.barrier()
-            started = time.perf_counter()
-            torch.autograd.grad(
-                loss(), [value for value in model.parameters() if value.requires_grad], allow_unused=True
-            )
-            best = min(best, time.perf_counter() - started)
+    with torch.random.fork_rng(), torch.no_grad():
+        loss()
     model.train(training)
-    slowest = torch.tensor(best, device=next(model.parameters()).device)
+    for hook in hooks:
+        hook.remove()
+    return given
+
+
+def _seconds(layer: ParallelExperts, rows: Tensor, ends: Tensor, layout: Layout) -> float:
+    layer.layout = layout
+    leaves = [rows.requires_grad_(), *(value for value in layer.parameters() if value.requires_grad)]
+    best = float("inf")
+    for _ in range(TRIALS):
+        dist.barrier()
+        started = time.perf_counter()
+        torch.autograd.grad(layer(rows, ends).sum(), leaves)
+        best = min(best, time.perf_counter() - started)
+    slowest = torch.tensor(best, device=rows.device)
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
     return float(slowest)

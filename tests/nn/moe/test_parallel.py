@@ -17,7 +17,8 @@ import torch, torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from ommatid.nn.moe import MoE, StackedMLP, any_choice_balance, balance_of, linear_router, recorded_routings
-from ommatid.nn.moe.parallel import ignored_by_ddp, make_layout, set_layout, spread_experts
+from ommatid.nn.moe.parallel import ignored_by_ddp, make_layout, set_layouts, spread_experts
+from ommatid.training.methods.spreading import fastest_layouts
 
 rank, processes, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
@@ -45,8 +46,11 @@ layouts = {sharing: make_layout(sharing) for sharing in shares}
 spread = spread_experts(make(), layouts[1])
 spread._ddp_params_and_buffers_to_ignore = ignored_by_ddp(spread)
 ddp = DistributedDataParallel(spread)
-for sharing, layout in layouts.items():
-    set_layout(spread, layout)
+# The last: what is chosen for a layer by itself.
+chosen = fastest_layouts(spread, lambda: spread(tokens[rank : rank + 5]).sum(), list(layouts.values()))
+assert list(chosen) == ["1.experts"], chosen
+for sharing, choice in {**{sharing: {"1.experts": layout} for sharing, layout in layouts.items()}, 0: chosen}.items():
+    set_layouts(spread, choice)
     spread.zero_grad()
     loss = step(ddp, tokens.chunk(processes)[rank])
     dist.all_reduce(loss)
