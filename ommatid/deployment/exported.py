@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.deployment.export import FORMATS, Run
+from ommatid.deployment.export import FORMATS
+from ommatid.deployment.runtime import Run
 from ommatid.models.config import require
 from ommatid.runs.trained import CLASSIFICATION, Trained, WeightFacts
 

@@ -6,7 +6,7 @@ import copy
 import re
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.deployment.attention import OpenAttention
-from ommatid.deployment.export import (
-    Run,
-    compiled_openvino,
-    imported,
-    open_inductor,
-    open_onnx,
-    write_inductor,
-    write_onnx,
-)
+from ommatid.deployment.export import open_inductor, write_inductor
+from ommatid.deployment.onnx import open_onnx, write_onnx
+from ommatid.deployment.openvino import compiled_openvino, converted_openvino
+from ommatid.deployment.runtime import Run
 from ommatid.measuring.machine import instruction_sets
 from ommatid.runs.files import replacing
 
@@ -57,19 +52,28 @@ def forms_of(model: nn.Module, example: Tensor) -> dict[str, Form]:
         if find_spec("onnxruntime") and find_spec("onnxscript"):
             forms["ONNX Runtime"] = partial(_onnx_runtime_form, model, example)
         if find_spec("openvino"):
-            forms["OpenVINO"] = partial(_openvino_form, model, example, "f32")
-            for dtype in reduced_precisions(device):
-                forms[f"OpenVINO {dtype_name(dtype)}"] = partial(_openvino_form, model, example, "bf16")
+            forms |= _openvino_forms(model, example)
     return forms
 
 
-def own_forms(model: nn.Module, device: torch.device) -> dict[str, Form]:
-    """Further forms, of our making: attention as products, in the precisions in which the fused kernel is slow."""
-    return {
+def own_forms(model: nn.Module, example: Tensor) -> dict[str, Form]:
+    """Further forms, of our making. On CPU: attention as products, in the precisions in which the fused kernel is slow;
+    and OpenVINO with a part of the batch on each thread, which spares threads the waiting for each other."""
+    if example.device.type != "cpu":
+        return {}
+    forms: dict[str, Form] = {
         f"compiled {dtype_name(dtype)} weights, open attention": partial(_compiled_form, _open, model, dtype)
-        for dtype in reduced_precisions(device)
-        if device.type == "cpu"
+        for dtype in reduced_precisions(example.device)
     }
+    streams = _streams(len(example))
+    if find_spec("openvino") and streams > 1:
+        forms |= _openvino_forms(model, example, streams)
+    return forms
+
+
+def _streams(batch: int) -> int:
+    """The largest number of equal parts of a batch for which there are threads."""
+    return next(parts for parts in range(torch.get_num_threads(), 0, -1) if batch % parts == 0)
 
 
 def _open(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -87,9 +91,20 @@ def _onnx_runtime_form(model: nn.Module, example: Tensor) -> nn.Module:
         return Elsewhere(open_onnx(path), model, example)
 
 
-def _openvino_form(model: nn.Module, example: Tensor, precision: str) -> nn.Module:
-    program = torch.export.export(model, (example,))
-    return Elsewhere(compiled_openvino(imported("openvino").convert_model(program), precision), model, example)
+def _openvino_forms(model: nn.Module, example: Tensor, streams: int = 1) -> dict[str, Form]:
+    """OpenVINO in each precision, of one conversion for all."""
+    convert = cache(partial(_converted, model, example[: len(example) // streams]))
+    told = f", {streams} streams" if streams > 1 else ""
+
+    def make(precision: str) -> nn.Module:
+        return Elsewhere(compiled_openvino(convert(), precision, streams), model, example)
+
+    names = {"OpenVINO": "f32"} | {f"OpenVINO {dtype_name(t)}": "bf16" for t in reduced_precisions(example.device)}
+    return {f"{name}{told}": partial(make, precision) for name, precision in names.items()}
+
+
+def _converted(model: nn.Module, example: Tensor) -> Any:
+    return converted_openvino(torch.export.export(model, (example,)))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

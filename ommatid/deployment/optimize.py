@@ -126,7 +126,7 @@ def _forms(model: nn.Module, example: Tensor, code: Path) -> dict[str, Form]:
     deployed = deployed_copy(model)
     forms: dict[str, Form] = {AS_IT_CAME: lambda: model}
     forms |= {"deployed" if name == "eager" else name: make for name, make in forms_of(deployed, example).items()}
-    forms |= own_forms(deployed, example.device)
+    forms |= own_forms(deployed, example)
     if example.device.type == "cpu":
         forms |= machine_code_forms(deployed, example, code)
     return forms

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ommatid.deployment.export import Run, compiled_openvino, imported, openvino_core
+from ommatid.deployment.openvino import compiled_openvino, converted_openvino, openvino_core
+from ommatid.deployment.runtime import Run, imported
 
 ATTENTION = ("scaled_dot_product_attention", "softmax", "_softmax")
 
@@ -65,7 +66,7 @@ def quantized(
 
 def in_float(program: ExportedProgram) -> Any:
     """The OpenVINO model of a captured one, as it is. Raises ValueError where OpenVINO is missing."""
-    model = imported("openvino").convert_model(program)
+    model = converted_openvino(program)
     model.inputs[0].get_tensor().set_names({"image"})
     model.outputs[0].get_tensor().set_names({"answer"})
     return model

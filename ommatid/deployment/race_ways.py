@@ -104,7 +104,7 @@ def race_ways(model: str, *, batch: int, threads: int, rounds: int, seconds: flo
         calls: dict[tuple[str, str], Call] = {}
         known: dict[tuple[str, str], Way] = {}
         for who, subject in ((OURS, deployed_copy(ours)), (TIMMS, theirs)):
-            ways = forms_of(subject, example) | (own_forms(subject, CPU) if who == OURS else {})
+            ways = forms_of(subject, example) | (own_forms(subject, example) if who == OURS else {})
             for name, (way, call) in _prepared(ways, example, expected).items():
                 known[who, name] = way
                 if call is not None:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.deployment.capture import capture
-from ommatid.deployment.export import Run, compiled_openvino
+from ommatid.deployment.openvino import compiled_openvino
 from ommatid.deployment.quantize import in_float, run_openvino, unjudged
+from ommatid.deployment.runtime import Run
 from ommatid.measuring.timing import Clock, alternate, quartiles
 from ommatid.workflows.quantize import quantize
 

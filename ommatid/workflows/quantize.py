@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
 from ommatid.deployment.capture import capture
-from ommatid.deployment.export import Run
 from ommatid.deployment.exported import description_of
 from ommatid.deployment.quantize import quantized, run_openvino, save_openvino
+from ommatid.deployment.runtime import Run
 from ommatid.measuring.timing import Call, alternate, quartiles
 from ommatid.models.config import require
 from ommatid.nn.deploy import deployed_copy

@@ -11,12 +11,13 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 
 FREED_OUT_OF_TURN = """
 import signal, torch
-from ommatid.deployment.export import compiled_openvino, imported
+from ommatid.deployment.openvino import compiled_openvino
+from ommatid.deployment.runtime import imported
 
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
 program = torch.export.export(torch.nn.Linear(4, 4).eval(), (torch.rand(1, 4),))
-model = imported("openvino").convert_model(program)
+model = converted_openvino(program)
 first = compiled_openvino(model, "f32")
 second = compiled_openvino(model, "f32")
 del first
