@@ -30,7 +30,13 @@ ROUNDS, SECONDS = 15, 6.0
 WITHIN_REACH = 1.3
 """Times the fastest median after the first rounds: what is slower is not measured on."""
 
-AS_IT_CAME = "as it came"
+COMPILERS_REACH = 2.0
+"""Times the fastest of all that the fastest form of PyTorch may take, and still be compiled."""
+
+AS_FAST = 1.03
+"""Times the fastest compiled form that its machine code may take, and be kept instead."""
+
+AS_IT_CAME, DEPLOYED = "as it came", "deployed"
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,10 @@ def optimize(
 ) -> Optimized:
     """The fastest form of `model` for inputs like `example` on this machine.
 
-    Tried are the deployed form, channels-last weights, reduced precision where the processor computes in it, PyTorch's
-    compiler, ONNX Runtime and OpenVINO where they are installed; the best of all is then tried with one thread, and as
-    machine code of AOTInductor. They are measured in turns; of those whose outputs stay within `tolerance` of the
-    model's own, the fastest is kept.
+    Tried are the deployed form, channels-last weights, reduced precision where the processor computes in it, ONNX
+    Runtime and OpenVINO where they are installed, PyTorch's compiler in the precision that is fastest without; the best
+    of all is then tried as machine code of AOTInductor, and with one thread. They are measured in turns; of those whose
+    outputs stay within `tolerance` of the model's own, the fastest is kept.
 
     Args:
         model: any of this library's, or any module of one tensor.
@@ -125,7 +131,7 @@ def _forms(model: nn.Module, example: Tensor, code: Path) -> dict[str, Form]:
     """Every form by name, the model as it came first, machine code last."""
     deployed = deployed_copy(model)
     forms: dict[str, Form] = {AS_IT_CAME: lambda: model}
-    forms |= {"deployed" if name == "eager" else name: make for name, make in forms_of(deployed, example).items()}
+    forms |= {DEPLOYED if name == "eager" else name: make for name, make in forms_of(deployed, example).items()}
     forms |= own_forms(deployed, example)
     if example.device.type == "cpu":
         forms |= machine_code_forms(deployed, example, code)
@@ -133,42 +139,78 @@ def _forms(model: nn.Module, example: Tensor, code: Path) -> dict[str, Form]:
 
 
 def _search(forms: dict[str, Form], example: Tensor, tolerance: float) -> tuple[Report, nn.Module]:
-    """Measures in two rounds: all forms but machine code, then the best of them in its further ways."""
-    made, trials = _made({name: make for name, make in forms.items() if "AOTInductor" not in name}, example, tolerance)
+    """Measures in three rounds: what needs no compiler, the best of that compiled, the best of all in further ways."""
+    with torch.inference_mode():
+        expected = tensors_of(forms[AS_IT_CAME]()(example))
+    plain = {name: make for name, make in forms.items() if "compiled" not in name and "AOTInductor" not in name}
+    made, trials = _made(plain, example, tolerance, expected)
     race = _race({name: partial(form, example) for name, form in made.items()}, example.device)
+    compiled, trials_left_out = _worth_compiling(forms, race)
+    further, tried = _made(compiled, example, tolerance, expected)
+    made, trials = made | further, trials | trials_left_out | tried
+    race |= _beside(min(race, key=race.__getitem__), list(further), race, made, example)
     best = min(race, key=race.__getitem__)
-    threads = torch.get_num_threads()
     code = best.replace("compiled", "AOTInductor")
     if code != best and code in forms:
-        further, tried = _made({code: forms[code]}, example, tolerance, made[AS_IT_CAME])
+        further, tried = _made({code: forms[code]}, example, tolerance, expected)
         made, trials = made | further, trials | tried
-    single = f"{best}, 1 thread"
-    calls: dict[str, Call] = {name: partial(made[name], example) for name in (best, code) if name in made}
-    if example.device.type == "cpu" and threads > 1 and not best.startswith(("OpenVINO", "ONNX")):
-        calls[single] = partial(_on_one_thread, made[best], example)
-    final = _race(calls, example.device) if len(calls) > 1 else {}
-    # Against what it was raced with: the machine may have slowed down since the first round.
-    race |= {name: race[best] * taken / final[best] for name, taken in final.items()}
-    winner = min(race, key=race.__getitem__)
+        race |= _beside(best, list(further), race, made, example)
+        if code in race and race[code] < AS_FAST * race[best]:
+            best = code  # which is ready at once the next time
+    threads = None
+    if example.device.type == "cpu" and torch.get_num_threads() > 1 and not best.startswith(("OpenVINO", "ONNX")):
+        single = f"{best}, 1 thread"
+        race |= _beside(best, [single], race, made | {single: OnOneThread(made[best])}, example)
+        threads = 1 if race[single] < race[best] else None
     trials |= {name: Trial(name, 1e3 * taken, trials.get(name, trials[best]).error) for name, taken in race.items()}
-    chosen = best if winner == single else winner
-    report = Report(chosen, 1 if winner == single else None, tuple(trials.values()))
-    return report, made[chosen]
+    return Report(best, threads, tuple(trials.values())), made[best]
+
+
+def _worth_compiling(forms: dict[str, Form], race: dict[str, float]) -> tuple[dict[str, Form], dict[str, Trial]]:
+    """Of the compiled forms those of the precision in which PyTorch is fastest without, unless even that is too slow;
+    and what is said of the others. The compiler takes longer than all else."""
+    counterparts = {name: _uncompiled(name) for name in forms if "compiled" in name}
+    times = {name: race[name] for name in counterparts.values() if name in race}
+    fastest = min(times, key=times.__getitem__, default=None)
+    if fastest is not None and times[fastest] > COMPILERS_REACH * min(race.values()):
+        fastest = None
+    worth = {name: forms[name] for name, counterpart in counterparts.items() if counterpart == fastest}
+    left_out = {
+        name: Trial(name, None, None, f"not tried: too far behind as {counterpart!r}")
+        for name, counterpart in counterparts.items()
+        if name not in worth
+    }
+    return worth, left_out
+
+
+def _uncompiled(name: str) -> str:
+    """What a compiled form is without the compiler."""
+    return name.removeprefix("compiled").partition(",")[0].strip() or DEPLOYED
+
+
+def _beside(
+    best: str, names: list[str], race: dict[str, float], made: dict[str, nn.Module], example: Tensor
+) -> dict[str, float]:
+    """Seconds of further forms. They are measured in turns with the best so far, and told on its scale: the machine may
+    have become slower since."""
+    if not names:
+        return {}
+    times = _race({name: partial(made[name], example) for name in (best, *names)}, example.device)
+    return {name: race[best] * times[name] / times[best] for name in names}
 
 
 def _made(
-    forms: dict[str, Form], example: Tensor, tolerance: float, reference: nn.Module | None = None
+    forms: dict[str, Form], example: Tensor, tolerance: float, expected: list[Tensor]
 ) -> tuple[dict[str, nn.Module], dict[str, Trial]]:
-    """The forms that can be had and agree with the reference, the first of them if None; and what is known of all."""
+    """The forms that can be had and answer as expected; and what is known of all."""
     made: dict[str, nn.Module] = {}
     trials: dict[str, Trial] = {}
     for name, make in forms.items():
         try:
             with torch.no_grad():
                 form = make()
-            reference = reference or form
             with torch.inference_mode():
-                error = largest_difference(form(example), tensors_of(reference(example)))
+                error = largest_difference(form(example), expected)
         except Exception as problem:  # what can't be had here is no reason to fail: other forms remain
             reason = (str(problem).strip().splitlines() or [""])[0]
             trials[name] = Trial(name, None, None, f"{type(problem).__name__}: {reason}")
@@ -195,9 +237,16 @@ def _race(calls: dict[str, Call], device: torch.device) -> dict[str, float]:
     }
 
 
-def _on_one_thread(form: nn.Module, example: Tensor) -> Any:
-    with thread_count(1):
-        return form(example)
+class OnOneThread(nn.Module):
+    """A model that works on one thread."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Any:
+        with thread_count(1):
+            return self.model(image)
 
 
 def _cache_folder() -> Path:

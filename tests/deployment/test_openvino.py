@@ -11,8 +11,7 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 
 FREED_OUT_OF_TURN = """
 import signal, torch
-from ommatid.deployment.openvino import compiled_openvino
-from ommatid.deployment.runtime import imported
+from ommatid.deployment.openvino import compiled_openvino, converted_openvino
 
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
