@@ -25,7 +25,9 @@ def bench(
     device: Device = "cpu",
     deploy: Annotated[bool, typer.Option(help="Measure the deployed form.")] = True,
     against: Annotated[Literal["timm"] | None, typer.Option(help="Measure its model too, in turns with ours.")] = None,
-    task: Annotated[str | None, typer.Option(help="segmentation or detection: backbones with what is on them.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="segmentation, detection, instances or panoptic: backbones with what is on them.")
+    ] = None,
     decoder: Decoder = None,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
     suite: Annotated[

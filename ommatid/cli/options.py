@@ -11,8 +11,8 @@ import yaml
 
 DATA = (
     "digits, an image folder, a CSV of path,label, or torchvision:NAME; "
-    "for restoration photographs, or a folder of pictures or pairs; for segmentation and detection scenes, a folder "
-    "with images/ and masks/, with COCO's JSON, or of Pascal VOC."
+    "for restoration photographs, or a folder of pictures or pairs; for segmentation, detection, instances and "
+    "panoptic scenes, a folder with images/ and masks/, with COCO's JSON, or of Pascal VOC."
 )
 
 Data = Annotated[str, typer.Argument(help=DATA)]
@@ -28,10 +28,13 @@ Recipe = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="classification, restoration, segmentation, detection or instances; classification by default."),
+    typer.Option(help="classification (by default), restoration, segmentation, detection, instances or panoptic."),
 ]
 Decoder = Annotated[
-    str | None, typer.Option(help="For segmentation and detection, what is on the backbone that --model names.")
+    str | None,
+    typer.Option(
+        help="For segmentation, detection, instances and panoptic, what is on the backbone that --model names."
+    ),
 ]
 Degrade = Annotated[
     str | None,

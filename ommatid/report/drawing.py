@@ -63,6 +63,21 @@ def marked_picture(image: Image.Image, things: Sequence[Seen], count: int) -> Im
     return canvas
 
 
+def segmented_picture(image: Image.Image, segments: np.ndarray, labels: Sequence[int], count: int) -> Image.Image:
+    """The segments (H, W) of its pixels in the colours of their `labels`, of `count` classes, with edges in white.
+
+    Segments count from 1; pixels without one, 0, are left as they are.
+    """
+    classes = np.array([count, *labels])[segments]
+    canvas = masked_picture(image, classes, count)
+    factor = canvas.width // image.width
+    numbers = segments.repeat(factor, 0).repeat(factor, 1)
+    edge = np.zeros(numbers.shape, bool)
+    edge[:, :-1] |= numbers[:, :-1] != numbers[:, 1:]
+    edge[:-1] |= numbers[:-1] != numbers[1:]
+    return Image.fromarray(np.where(edge[..., None], np.uint8(255), np.asarray(canvas)))
+
+
 def enlarged(image: Image.Image) -> Image.Image:
     """A whole number of times as large, where it is small."""
     factor = -(-LEAST_SIDE // max(image.size))

@@ -108,3 +108,8 @@ AP50 = Metric("ap50", "AP50", "of higher AP50", "highest AP50", unit="%", near=0
 AP75 = Metric("ap75", "AP75", "of higher AP75", "highest AP75", unit="%", near=0.01)
 DETECTORS = Yardstick((AP, AP50, AP75), "images")
 """AP is COCO's: the mean over overlaps from 0.5 to 0.95, and over the classes."""
+
+PQ = Metric("pq", "PQ", "of higher PQ", "highest PQ", unit="%", near=0.01)
+SQ = Metric("sq", "SQ", "of higher SQ", "highest SQ", unit="%", near=0.01)
+RQ = Metric("rq", "RQ", "of higher RQ", "highest RQ", unit="%", near=0.01)
+PANOPTIC_SEGMENTERS = Yardstick((PQ, SQ, RQ), "images")

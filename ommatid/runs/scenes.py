@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ommatid.data.dense import SceneSamples, normalized, open_scene_evaluation, open_scenes
 from ommatid.data.dense.open import EMBEDDED, Wanted
-from ommatid.models.dense import Detector
+from ommatid.models.dense import Detector, MaskTransformer
 from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import own_run
 from ommatid.runs.trained import TrainedScenes
 from ommatid.tasks.detection import MOST, detect
+from ommatid.tasks.panoptic import segmented
 from ommatid.tasks.whole_or_window import Segmentation
 
 
@@ -53,3 +54,14 @@ def things_of(
     images = normalized(image)[None].to(device)
     found = detect(trained.model, images, sides, score_threshold=score, most=MOST)[0]
     return {name: value.float().cpu() if name in ("boxes", "scores") else value.cpu() for name, value in found.items()}
+
+
+@torch.inference_mode()
+def segments_of(
+    trained: TrainedScenes, sides: tuple[int, int], image: Tensor, device: torch.device
+) -> dict[str, Tensor]:
+    """(3, H, W) uint8 -> segments (H, W) from 1, 0 for none, labels and scores (n,) of each, on the CPU."""
+    assert isinstance(trained.model, MaskTransformer)
+    images = normalized(image)[None].to(device)
+    found = segmented(trained.model, images, sides, trained.facts.things)[0]
+    return {name: value.float().cpu() if name == "scores" else value.cpu() for name, value in found.items()}

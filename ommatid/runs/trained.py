@@ -17,7 +17,7 @@ from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
 
 CLASSIFICATION, RESTORATION = "classification", "restoration"
-SEGMENTATION, DETECTION, INSTANCES = "segmentation", "detection", "instances"
+SEGMENTATION, DETECTION, INSTANCES, PANOPTIC = "segmentation", "detection", "instances", "panoptic"
 """Names of the tasks, in settings and in headers. A header without one is a classifier's."""
 
 
@@ -87,10 +87,11 @@ class RestorerFacts:
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """Of a network that gives pixels their classes, or finds things.
+    """Of a network that gives pixels their classes or segments, or finds things.
 
     task, name: what was trained for what. sides: height and width of its images in pixels; view: whether pictures are
-    fitted into them ("whole") or seen part by part ("window"). mean, std: normalisation, per channel.
+    fitted into them ("whole") or seen part by part ("window"). mean, std: normalisation, per channel. stuff: classes
+    of which a picture has one segment at most.
     """
 
     task: str
@@ -100,6 +101,12 @@ class SceneFacts:
     view: Literal["whole", "window"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    stuff: tuple[str, ...] = ()
+
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Labels of the classes whose segments are counted."""
+        return tuple(label for label, name in enumerate(self.classes) if name not in self.stuff)
 
     def to_header(self) -> dict[str, str]:
         return {
@@ -110,6 +117,7 @@ class SceneFacts:
             "sides": json.dumps(self.sides),
             "view": self.view,
             "normalisation": json.dumps({"mean": self.mean, "std": self.std}),
+            **({"stuff": json.dumps(self.stuff, ensure_ascii=False)} if self.stuff else {}),
         }
 
     @classmethod
@@ -124,6 +132,7 @@ class SceneFacts:
             view="window" if header["view"] == "window" else "whole",
             mean=tuple(normalisation["mean"]),
             std=tuple(normalisation["std"]),
+            stuff=tuple(json.loads(header.get("stuff", "[]"))),
         )
 
 

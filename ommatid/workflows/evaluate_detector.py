@@ -16,8 +16,7 @@ from ommatid.models.dense import MaskTransformer
 from ommatid.report.before_after import jpeg_uri
 from ommatid.report.drawing import Seen, enlarged, marked_picture
 from ommatid.report.evaluate_detection import evaluate_detection_page
-from ommatid.runs.evaluation import evaluation_folder
-from ommatid.runs.files import write_json, write_text
+from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import open_samples, resized, things_of
 from ommatid.runs.trained import open_dense
 from ommatid.tasks.detection import LEAST_SCORE
@@ -87,10 +86,7 @@ def evaluate_detector(
     }
     summary = f"AP {_percent(result['ap'])}, AP50 {_percent(result['ap50'])} on {len(samples)} pictures"
     folder = evaluation_folder(trained.path, source, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", result)
-    write_text(folder / "report.html", evaluate_detection_page(result))
-    return result | {"report": str(folder / "report.html"), "summary": summary}
+    return saved_evaluation(folder, result, evaluate_detection_page(result), summary)
 
 
 def _percent(value: float | None) -> str:

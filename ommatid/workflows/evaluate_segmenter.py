@@ -17,8 +17,7 @@ from ommatid.report.before_after import jpeg_uri
 from ommatid.report.drawing import enlarged, masked_picture
 from ommatid.report.evaluate_segmentation import evaluate_segmentation_page
 from ommatid.report.formats import percent
-from ommatid.runs.evaluation import evaluation_folder
-from ommatid.runs.files import write_json, write_text
+from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import classes_of, open_samples, resized
 from ommatid.runs.trained import TrainedScenes, open_dense
 from ommatid.tasks.segmentation_metrics import PixelConfusion, iou_by_class
@@ -83,10 +82,7 @@ def evaluate_segmenter(
         f"mIoU {result['miou']:.2%}, pixel accuracy {result['pixel_accuracy']:.2%} on {result['samples']} pictures"
     )
     folder = evaluation_folder(trained.path, source, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", result)
-    write_text(folder / "report.html", evaluate_segmentation_page(result))
-    return result | {"report": str(folder / "report.html"), "summary": summary}
+    return saved_evaluation(folder, result, evaluate_segmentation_page(result), summary)
 
 
 def _per_class(counts: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from ommatid.runs.trained import (
     CLASSIFICATION,
     DETECTION,
     INSTANCES,
+    PANOPTIC,
     RESTORATION,
     SEGMENTATION,
     Trained,
@@ -243,6 +244,7 @@ def _scenes(weights: Path) -> Subject:
         "std": facts.std,
         "outputs": form.outputs,
         "classes": facts.classes,
+        **({"stuff": facts.stuff} if facts.stuff else {}),
     }
     sides = dense_sides(trained.model)
     height, width = facts.sides if sides is None else sides.nearest(*facts.sides)
@@ -259,5 +261,6 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     SEGMENTATION: _scenes,
     DETECTION: _scenes,
     INSTANCES: _scenes,
+    PANOPTIC: _scenes,
 }
 """What is exported of the weights of each task."""

@@ -19,9 +19,9 @@ from ommatid.report.pictures import labelled_png
 from ommatid.report.table import csv_text
 from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import DETECTION, INSTANCES, SEGMENTATION, Trained, open_dense
+from ommatid.runs.trained import Trained, open_dense
 from ommatid.workflows.opening import open_classifier, trained_for
-from ommatid.workflows.predict_scenes import ScenePrediction, predict_scenes, scenes_csv
+from ommatid.workflows.predict_scenes import WORK, ScenePrediction, predict_scenes, scenes_csv
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def predict(
             many classes or things are in its line; files have all.
         csv, json: files to write the predictions to.
         pictures: folder for a copy of each image with its labels written under it, or masks and boxes drawn on it, as
-            PNG; masks themselves are in masks/ below it, PNG files of class numbers.
+            PNG; masks themselves are in masks/ below it, PNG files of class numbers, or of segments as COCO has them.
         out: folder for all three: predictions.csv, predictions.json and pictures/.
 
     Raises:
@@ -84,7 +84,7 @@ def predict(
     require(top >= 1, "top", top, "1 or more")
     require(batch >= 1, "batch", batch, "1 or more")
     place = usable_device(device)
-    dense = trained_for(run_or_weights) in (SEGMENTATION, DETECTION, INSTANCES)
+    dense = trained_for(run_or_weights) in WORK
     images = open_images(list(paths))
     if out is not None:
         csv, json, pictures = (

@@ -1,4 +1,4 @@
-"""What is where on pictures that nobody has annotated: a class for every pixel, or boxes of things."""
+"""What is where on pictures that nobody has annotated: a class or a segment for every pixel, or boxes of things."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from ommatid.data import Images
-from ommatid.report.drawing import marked_picture, masked_picture
+from ommatid.data.dense.segments import colours_of_ids
+from ommatid.report.drawing import marked_picture, masked_picture, segmented_picture
 from ommatid.report.table import csv_text
 from ommatid.runs.files import replacing
-from ommatid.runs.scenes import classes_of, things_of
-from ommatid.runs.trained import SEGMENTATION, TrainedScenes
+from ommatid.runs.scenes import classes_of, segments_of, things_of
+from ommatid.runs.trained import DETECTION, INSTANCES, PANOPTIC, SEGMENTATION, TrainedScenes
 from ommatid.tasks.whole_or_window import Segmentation
 from ommatid.workflows.evaluate_detector import SCORE, seen
 
@@ -27,17 +28,19 @@ class ScenePrediction:
     """What was seen on one picture.
 
     told: a line for people. shares: of the pixels, by class, largest first. things: class, score and box (left, top,
-    right, bottom in pixels), surest first. A network gives one of the two.
+    right, bottom in pixels), surest first. segments: id, class, score and share of the pixels, largest first. A network
+    gives one of the three.
     """
 
     path: str
     told: str
     shares: dict[str, float] | None = None
     things: list[dict[str, Any]] | None = None
+    segments: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        what = {"shares": self.shares} if self.things is None else {"things": self.things}
-        return {"path": self.path, **what}
+        answers = {"shares": self.shares, "things": self.things, "segments": self.segments}
+        return {"path": self.path} | {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def predict_scenes(
@@ -46,10 +49,10 @@ def predict_scenes(
     """Every picture in turn.
 
     top: how many classes, or things, are named in the line. pictures: a folder for what was seen, drawn on a copy of
-    each picture; and below it masks/, PNG files of class numbers.
+    each picture; and below it masks/, PNG files of class numbers, or of segments as COCO has them.
     """
     trained.model.to(device)
-    work = _pixels if trained.facts.task == SEGMENTATION else _things
+    work = WORK[trained.facts.task]
     for number, (path, image) in enumerate(images, start=1):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         prediction, drawn, mask = work(trained, str(path), image, pixels, top, device)
@@ -63,10 +66,17 @@ def predict_scenes(
 
 
 def scenes_csv(predictions: Sequence[ScenePrediction]) -> str:
-    """A row for each class that a picture has, path,class,share; or for each thing."""
+    """A row for each class that a picture has, path,class,share; or for each thing, or segment."""
     if predictions[0].shares is not None:
         rows = [[one.path, name, f"{share:.6f}"] for one in predictions for name, share in (one.shares or {}).items()]
         return csv_text([["path", "class", "share"], *rows])
+    if predictions[0].segments is not None:
+        rows = [
+            [one.path, segment["class"], f"{segment['score']:.6f}", f"{segment['share']:.6f}", str(segment["id"])]
+            for one in predictions
+            for segment in one.segments or ()
+        ]
+        return csv_text([["path", "class", "score", "share", "id"], *rows])
     rows = [
         [one.path, thing["class"], f"{thing['score']:.6f}", *(f"{edge:.2f}" for edge in thing["box"])]
         for one in predictions
@@ -99,6 +109,29 @@ def _things(
     more = f" and {len(things) - top} more" if len(things) > top else ""
     drawn = marked_picture(image, seen(found, classes, SCORE), len(classes))
     return ScenePrediction(path, told + more, things=things), drawn, None
+
+
+def _segments(
+    trained: TrainedScenes, path: str, image: Image.Image, pixels: Tensor, top: int, device: torch.device
+) -> tuple[ScenePrediction, Image.Image, Image.Image | None]:
+    classes = trained.facts.classes
+    found = segments_of(trained, trained.facts.sides, pixels, device)
+    numbers, labels = found["segments"].numpy(), found["labels"].tolist()
+    shares = (np.bincount(numbers.ravel(), minlength=len(labels) + 1)[1:] / numbers.size).tolist()
+    rows = zip(labels, found["scores"].tolist(), shares, strict=True)
+    segments: list[dict[str, Any]] = [
+        {"id": id, "class": classes[label], "score": score, "share": share}
+        for id, (label, score, share) in enumerate(rows, start=1)
+    ]
+    segments.sort(key=lambda segment: -segment["share"])
+    told = ", ".join(f"{segment['class']} {segment['share']:.1%}" for segment in segments[:top]) or "nothing"
+    more = f" and {len(segments) - top} more" if len(segments) > top else ""
+    drawn = segmented_picture(image, numbers, labels, len(classes))
+    return ScenePrediction(path, told + more, segments=segments), drawn, Image.fromarray(colours_of_ids(numbers))
+
+
+WORK = {SEGMENTATION: _pixels, DETECTION: _things, INSTANCES: _things, PANOPTIC: _segments}
+"""How a picture goes through the network of each task."""
 
 
 def _write(image: Image.Image, path: Path) -> None:

@@ -124,14 +124,14 @@ def train(
     training was killed and resumed in between.
 
     Args:
-        data: for classification as `open_data` takes it, for restoration as `open_pictures` does, for segmentation
-            and detection as `open_scenes` does.
-        task: classification (where not given), restoration, segmentation or detection.
+        data: for classification as `open_data` takes it, for restoration as `open_pictures` does, for segmentation,
+            detection, instances and panoptic as `open_scenes` does.
+        task: classification (where not given), restoration, segmentation, detection, instances or panoptic.
         degrade: for restoration, what is done to the pictures and learned to be undone, as in "bicubic x2 + noise 10";
             None for pairs.
         model: a registered name, `NAME[FIELD=VALUE,...]`, or a YAML file of a composition; a small one where not given,
-            or the one in `weights`. For segmentation and detection that of a backbone, or of a whole network.
-        decoder: for segmentation and detection, what is on the backbone; the task's usual one where not given.
+            or the one in `weights`. For tasks of annotated pictures that of a backbone, or of a whole network.
+        decoder: for these, what is on the backbone; the task's usual one where not given.
         checkpoint: for these, keep less in memory in a training step, and compute it once more.
         recipe: the name of a recipe, or a YAML file. `epochs`, `batch`, `lr` and `precision` replace what it says.
         minutes: as many epochs as about fill this time here, by the pace of the first steps, instead of `epochs`.

@@ -1,12 +1,12 @@
-"""Pictures with a class for every pixel, or with boxes and outlines of things: their files, and how they are drawn."""
+"""Pictures with a class or a segment for every pixel, or boxes and outlines of things: their files, their drawing."""
 
 from ommatid.data.dense.loaders import (
     make_detection_loader,
     make_segmentation_loader,
 )
-from ommatid.data.dense.open import SceneData, Wanted, open_scene_evaluation, open_scenes
+from ommatid.data.dense.open import SceneData, open_scene_evaluation, open_scenes
 from ommatid.data.dense.samples import SceneSamples
-from ommatid.data.dense.scene import IGNORED, Scene, SceneListing, Thing
+from ommatid.data.dense.scene import IGNORED, Scene, SceneListing, Segment, Thing, Wanted
 from ommatid.data.dense.transforms import (
     SceneAugmentation,
     SceneTransform,
@@ -24,6 +24,7 @@ __all__ = [
     "SceneListing",
     "SceneSamples",
     "SceneTransform",
+    "Segment",
     "Thing",
     "Wanted",
     "canvas",

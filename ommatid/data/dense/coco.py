@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,28 @@ from ommatid.data.dense.scene import Box, Outline, Scene, SceneListing, Thing
 from ommatid.data.errors import DataError, Skipped
 from ommatid.data.record import TRAIN_NAMES, VAL_NAMES, Record, chosen_splits
 
+PANOPTIC = "panoptic"
+"""In the names of the files that describe segments."""
+
+ListImages = Callable[[Path, Path, str | None, dict[str, Any], SceneListing], None]
+"""(folder, JSON file, split, content, listing): adds what the file lists."""
+
 
 def coco_files(root: Path) -> dict[str, Path]:
     """The annotation files of a folder by the split that they name: train.json, annotations/instances_val2017.json.
 
     Also SPLIT/_annotations.coco.json. Empty where there is none.
     """
+    found = [*root.glob("*.json"), *root.glob("annotations/*.json"), *root.glob("*/*.coco.json")]
+    usual = [path for path in found if path.parent.name != "annotations" or path.name.startswith("instances")]
+    return by_split(root, [path for path in usual if PANOPTIC not in path.name])
+
+
+def by_split(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """The files by the split that their names below `root` say; those that say none are left out."""
     found: dict[str, Path] = {}
-    for path in sorted([*root.glob("*.json"), *root.glob("annotations/*.json"), *root.glob("*/*.coco.json")]):
-        words = [*path.relative_to(root).with_suffix("").parts]
-        if words[0] == "annotations" and not words[-1].startswith("instances"):
-            continue  # key points and captions
-        text = "_".join(words).lower()
+    for path in sorted(paths):
+        text = "_".join(path.relative_to(root).with_suffix("").parts).lower()
         split = next((name for name in (*TRAIN_NAMES, *VAL_NAMES) if name in text), None)
         if split is not None:
             found.setdefault(split, path)
@@ -33,28 +44,33 @@ def coco_files(root: Path) -> dict[str, Path]:
 
 def list_coco(path: Path) -> SceneListing:
     """A folder with a JSON file for each part, or one such file. Raises DataError for what is not COCO's."""
-    if path.is_file():
-        return _list_files(path.parent, {None: path})
-    files = coco_files(path)
-    splits = chosen_splits(set(files), str(path))
-    parts: dict[str | None, Path] = {
-        (split if len(splits) == 2 else None): files[name] for name, split in splits.items()
-    }
-    return _list_files(path, parts)
+    return listed(path, coco_files, _list_images)
 
 
-def _list_files(root: Path, files: Mapping[str | None, Path]) -> SceneListing:
-    contents = {split: _read(path) for split, path in files.items()}
-    classes = _classes(contents, files)
-    listing = SceneListing([], classes)
+def listed(path: Path, files_of: Callable[[Path], dict[str, Path]], list_images: ListImages) -> SceneListing:
+    """What `list_images` adds to a listing for each JSON file of a folder that `files_of` finds, or for one such file.
+
+    Raises DataError for a folder without them, and for what is not COCO's.
+    """
+    root = path if path.is_dir() else path.parent
+    if path.is_file() and root.name == "annotations":
+        root = root.parent
+    files: dict[str | None, Path] = {None: path}
+    if path.is_dir():
+        found = files_of(path)
+        splits = chosen_splits(set(found), str(path))
+        files = {(split if len(splits) == 2 else None): found[name] for name, split in splits.items()}
+    contents = {split: read_coco(file) for split, file in files.items()}
+    listing = SceneListing([], _classes(contents, files), stuff=_stuff(contents))
     for split, content in contents.items():
-        _list_images(root, files[split], split, content, listing)
+        list_images(root, files[split], split, content, listing)
     if not listing.scenes:
         raise DataError(f"{root}: its JSON lists no picture")
     return listing
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_coco(path: Path) -> dict[str, Any]:
+    """Raises DataError for what is not COCO's."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -83,10 +99,28 @@ def _classes(contents: Mapping[str | None, dict[str, Any]], files: Mapping[str |
     return tuple(dict.fromkeys(name for _, name in sorted(table.items())))
 
 
-def _list_images(root: Path, path: Path, split: str | None, content: dict[str, Any], listing: SceneListing) -> None:
+def _stuff(contents: Mapping[str | None, dict[str, Any]]) -> tuple[str, ...]:
+    """Names of the categories that are said to be no things."""
+    categories = (category for content in contents.values() for category in content["categories"])
+    return tuple(dict.fromkeys(str(category["name"]) for category in categories if category.get("isthing") == 0))
+
+
+def labels_of(content: dict[str, Any], listing: SceneListing) -> dict[Any, int]:
+    """Which class each category's id stands for."""
     assert listing.classes is not None
-    label = {category["id"]: listing.classes.index(str(category["name"])) for category in content["categories"]}
-    images = _images(path, content, listing.skipped)
+    return {category["id"]: listing.classes.index(str(category["name"])) for category in content["categories"]}
+
+
+def is_panoptic(content: dict[str, Any]) -> bool:
+    """Whether annotations say the segments of a whole picture each."""
+    return any(isinstance(one, dict) and "segments_info" in one for one in content["annotations"])
+
+
+def _list_images(root: Path, path: Path, split: str | None, content: dict[str, Any], listing: SceneListing) -> None:
+    if is_panoptic(content):
+        raise DataError(f"{path} describes segments of pictures: train it with the task panoptic")
+    label = labels_of(content, listing)
+    images = images_by_id(path, content, listing.skipped)
     things: dict[Any, list[Thing]] = defaultdict(list)
     for number, annotation in enumerate(content["annotations"]):
         image = images.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
@@ -101,13 +135,18 @@ def _list_images(root: Path, path: Path, split: str | None, content: dict[str, A
         else:
             things[annotation["image_id"]].append(thing)
     for id, image in images.items():
-        source = _find(root, path, split, image["file_name"])
-        size = (image["width"], image["height"]) if {"width", "height"} <= set(image) else None
-        record = Record(f"{split}/{image['file_name']}" if split else image["file_name"], "", split, source)
-        listing.scenes.append(Scene(record, size, things=tuple(things[id])))
+        listing.scenes.append(replace(scene_of(root, path, split, image), things=tuple(things[id])))
 
 
-def _images(path: Path, content: dict[str, Any], skipped: list[Skipped]) -> dict[Any, dict[str, Any]]:
+def scene_of(root: Path, path: Path, split: str | None, image: dict[str, Any]) -> Scene:
+    """A listed picture, with nothing in it."""
+    size = (image["width"], image["height"]) if {"width", "height"} <= set(image) else None
+    name = f"{split}/{image['file_name']}" if split else image["file_name"]
+    return Scene(Record(name, "", split, _find(root, path, split, image["file_name"])), size)
+
+
+def images_by_id(path: Path, content: dict[str, Any], skipped: list[Skipped]) -> dict[Any, dict[str, Any]]:
+    """Those that can be told apart and found; the others are added to `skipped`."""
     images: dict[Any, dict[str, Any]] = {}
     names: set[str] = set()
     for number, image in enumerate(content["images"]):

@@ -99,9 +99,15 @@ def painted(things: Sequence[Thing], height: int, width: int) -> np.ndarray:
     Things without an outline are painted as their boxes.
     """
     mask = np.zeros((height, width), np.uint8)
-    for thing in sorted(things, key=lambda thing: (not thing.crowd, -_box_area(thing))):
+    for place in painting_order(things):
+        thing = things[place]
         mask[thing_mask(thing, height, width)] = IGNORED if thing.crowd else thing.label + 1
     return mask
+
+
+def painting_order(things: Sequence[Thing]) -> list[int]:
+    """Places of the things, that to paint first first: crowds, then the larger."""
+    return sorted(range(len(things)), key=lambda place: (not things[place].crowd, -_box_area(things[place])))
 
 
 def thing_mask(thing: Thing, height: int, width: int) -> np.ndarray:

@@ -8,16 +8,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ommatid.data.dense.coco import coco_files, list_coco
+from ommatid.data.dense.coco import coco_files, is_panoptic, list_coco, read_coco
+from ommatid.data.dense.coco_panoptic import list_coco_panoptic, panoptic_files
 from ommatid.data.dense.generated import list_generated
 from ommatid.data.dense.mask_folder import is_mask_folder, list_mask_folder
 from ommatid.data.dense.masks import painted, read_mask
 from ommatid.data.dense.samples import SceneSamples
-from ommatid.data.dense.scene import BACKGROUND, IGNORED, Scene, SceneListing
+from ommatid.data.dense.scene import BACKGROUND, IGNORED, Scene, SceneListing, Wanted
+from ommatid.data.dense.segments import numbered, read_ids
 from ommatid.data.dense.things import tidied
 from ommatid.data.dense.voc import is_voc, list_voc
 from ommatid.data.errors import DataError, Skipped, UnreadableImageError
@@ -26,13 +28,11 @@ from ommatid.data.read import read_records, try_each
 from ommatid.data.record import Record
 from ommatid.data.split import apply_split, split_records
 
-Wanted = Literal["masks", "boxes", "outlines"]
-"""A class for every pixel; boxes of things; or the boxes with a mask of each thing."""
-
 EMBEDDED = "scenes"
 
 FORMS = (
-    f"{EMBEDDED}, a folder with images/ and masks/, one with COCO's train.json and val.json, such a JSON file, "
+    f"{EMBEDDED}, a folder with images/ and masks/, one with COCO's train.json and val.json (or its files of segments, "
+    "for panoptic), such a JSON file, "
     "or a Pascal VOC folder"
 )
 
@@ -41,7 +41,8 @@ FORMS = (
 class SceneData:
     """Annotated pictures in two parts that index the same `classes`.
 
-    `skipped`: the files and annotations passed over so far. `origin`: where the data came from, in words.
+    `skipped`: the files and annotations passed over so far. `origin`: where the data came from, in words. `stuff`:
+    of segments, the classes of which a picture has one at most.
     """
 
     origin: str
@@ -49,6 +50,7 @@ class SceneData:
     train: SceneSamples
     val: SceneSamples
     skipped: list[Skipped]
+    stuff: tuple[str, ...] = ()
 
     def split(self) -> dict[str, list[str]]:
         """Which picture is in which part, by name, ready for JSON; given back to `open_scenes` it opens the same."""
@@ -72,7 +74,8 @@ def open_scenes(
 
     spec: `scenes` (embedded); a folder with images/ and masks/, or with parts train/ and val/ that have them; a folder
     with COCO's JSON files, or one such file; or a Pascal VOC folder. Data without a validation part of its own is
-    split: `val_fraction`, by `seed`. Where masks are wanted of things, they are painted on a background, class 0.
+    split: `val_fraction`, by `seed`. Where masks or segments are wanted of things, they are painted on a background,
+    class 0.
     split: what `SceneData.split()` answered in an earlier opening, to be used instead.
     Raises DataError, in one line that says what to do, for data that cannot be trained on.
     """
@@ -90,9 +93,10 @@ def open_scenes(
         if not members:
             raise DataError(f"{spec}: the {part} part holds no usable picture{_first(listing.skipped)}")
     train, val = (_samples(parts[part], classes, listing, wanted) for part in ("train", "val"))
-    if wanted != "masks" and not any(scene.things for scene in parts["train"]):
+    if wanted != "masks" and not any(scene.things or scene.segments for scene in parts["train"]):
         raise DataError(f"{spec}: no thing is left in any training picture{_first(listing.skipped)}")
-    return SceneData(str(spec), classes, train, val, listing.skipped)
+    stuff = (BACKGROUND,) if _is_painted(listing, wanted) else listing.stuff
+    return SceneData(str(spec), classes, train, val, listing.skipped, stuff if wanted == "segments" else ())
 
 
 def open_scene_evaluation(spec: str | Path, wanted: Wanted, classes: Sequence[str]) -> SceneSamples:
@@ -103,11 +107,11 @@ def open_scene_evaluation(spec: str | Path, wanted: Wanted, classes: Sequence[st
     listing = _list(spec, wanted)
     val = [scene for scene in listing.scenes if scene.record.split == "val"]
     listing = replace(listing, scenes=val or listing.scenes)
-    own = listing.classes if wanted != "masks" or _has_masks(listing) else (BACKGROUND, *(listing.classes or ()))
+    painted = _is_painted(listing, wanted)
+    own = (BACKGROUND, *(listing.classes or ())) if painted else listing.classes
     if own is not None and tuple(own) != tuple(classes):
         listing = _renumbered(listing, own, classes, spec)
-    named = tuple(classes) if _has_masks(listing) or wanted != "masks" else tuple(classes)[1:]
-    scenes, _ = _read(listing, spec, wanted, named)
+    scenes, _ = _read(listing, spec, wanted, tuple(classes)[1:] if painted else tuple(classes))
     return _samples(scenes, tuple(classes), listing, wanted)
 
 
@@ -116,7 +120,7 @@ def _list(spec: str | Path, wanted: Wanted) -> SceneListing:
         return list_generated()
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix == ".json":
-        return list_coco(path)
+        return list_coco_panoptic(path) if wanted == "segments" and is_panoptic(read_coco(path)) else list_coco(path)
     if not path.is_dir():
         problem = "is neither a folder nor a .json file" if path.exists() else "does not exist"
         raise DataError(f"{spec} {problem}; give {FORMS}")
@@ -124,15 +128,24 @@ def _list(spec: str | Path, wanted: Wanted) -> SceneListing:
         return list_voc(path, masks=wanted == "masks" and (path / "SegmentationClass").is_dir())
     if wanted == "masks" and is_mask_folder(path):
         return list_mask_folder(path)
+    if wanted == "segments" and panoptic_files(path):
+        return list_coco_panoptic(path)
     if coco_files(path):
         return list_coco(path)
+    if panoptic_files(path):
+        raise DataError(f"{spec} describes segments of pictures: train it with the task panoptic")
     if is_mask_folder(path):
-        raise DataError(f"{spec} holds a class for every pixel, but no boxes: train it with the task segmentation")
+        raise DataError(f"{spec} holds a class for every pixel, but no things: train it with the task segmentation")
     raise DataError(f"{spec} holds no annotated pictures; give {FORMS}")
 
 
 def _has_masks(listing: SceneListing) -> bool:
     return any(scene.mask is not None for scene in listing.scenes)
+
+
+def _is_painted(listing: SceneListing, wanted: Wanted) -> bool:
+    """Whether what is wanted of every pixel is painted from things, on a background."""
+    return wanted in ("masks", "segments") and not _has_masks(listing)
 
 
 def _read(
@@ -142,14 +155,16 @@ def _read(
     records, unreadable, _ = read_records([scene.record for scene in listing.scenes])
     listing.skipped.extend(unreadable)
     scenes = _placed(listing.scenes, records)
-    if wanted == "masks" and _has_masks(listing):
+    if wanted == "segments" and _has_masks(listing):
+        scenes = _with_segments(scenes, listing.skipped)
+    elif wanted == "masks" and _has_masks(listing):
         scenes, classes = _with_masks(scenes, classes, listing)
     else:
         scenes = _with_things(scenes, listing.skipped)
-        assert classes is not None
-        if wanted == "masks":
-            scenes = [_painted(scene) for scene in scenes]
-            classes = (BACKGROUND, *classes)
+    assert classes is not None
+    if _is_painted(listing, wanted):
+        scenes = [_painted(scene) if wanted == "masks" else _on_background(scene) for scene in scenes]
+        classes = (BACKGROUND, *classes)
     if not scenes:
         raise DataError(f"none of the pictures of {spec} can be used{_first(listing.skipped)}")
     return scenes, classes
@@ -187,6 +202,47 @@ def _with_masks(
     return [_kept(by_name[record.name], record, mask) for record, mask in masks], classes
 
 
+def _with_segments(scenes: list[Scene], skipped: list[Skipped]) -> list[Scene]:
+    """Those with a file of ids for the picture's size, with the segments that have a pixel in it."""
+    by_name = {scene.name: scene for scene in scenes}
+
+    def read(record: Record) -> tuple[np.ndarray, set[int]]:
+        scene = by_name[record.name]
+        width, height = size = stored_size(record.source)
+        if scene.size is not None and tuple(scene.size) != size:
+            raise UnreadableImageError(_other_size(scene.size, size))
+        ids = read_ids(_path(scene.mask))
+        if ids.shape != (height, width):
+            raise UnreadableImageError(
+                f"its file of segments has {ids.shape[1]} x {ids.shape[0]} pixels, the picture {width} x {height}"
+            )
+        found = set(np.unique(ids).tolist()) - {0}
+        if not found & {segment.id for segment in scene.segments or ()}:
+            raise UnreadableImageError("no pixel of its file of segments is of a segment that is listed")
+        return ids, found
+
+    kept = []
+    files, bad = try_each([scene.record for scene in scenes], read)
+    skipped.extend(bad)
+    for record, (ids, found) in files:
+        scene = by_name[record.name]
+        listed = scene.segments or ()
+        missing = [segment.id for segment in listed if segment.id not in found]
+        skipped.extend(Skipped(f"{scene.name}, segment {id}", "no pixel in its file of segments") for id in missing)
+        segments = tuple(segment for segment in listed if segment.id in found)
+        if stray := sorted(found - {segment.id for segment in listed}):
+            skipped.append(Skipped(f"{scene.name}, segment {stray[0]}", _stray(ids, stray)))
+        inside = isinstance(record.source, np.ndarray)
+        mask = numbered(ids, segments) if inside else scene.mask
+        kept.append(replace(scene, size=(ids.shape[1], ids.shape[0]), mask=mask, segments=segments))
+    return kept
+
+
+def _stray(ids: np.ndarray, stray: list[int]) -> str:
+    more = f", as are {len(stray) - 1} more" if len(stray) > 1 else ""
+    return f"not among those listed{more}; {int(np.isin(ids, stray).sum())} pixels are left out"
+
+
 def _path(mask: Path | np.ndarray | None) -> Path:
     if not isinstance(mask, Path):
         raise UnreadableImageError("no mask")
@@ -206,11 +262,19 @@ def _with_things(scenes: list[Scene], skipped: list[Skipped]) -> list[Scene]:
     for scene in scenes:
         size = stored_size(scene.record.source)
         if scene.size is not None and tuple(scene.size) != size:
-            told = f"annotated as {scene.size[0]} x {scene.size[1]} pixels, the picture has {size[0]} x {size[1]}"
-            skipped.append(Skipped(scene.name, told))
-            continue
-        kept.append(replace(scene, size=size, things=tidied(scene, size, skipped)))
+            skipped.append(Skipped(scene.name, _other_size(scene.size, size)))
+        else:
+            kept.append(replace(scene, size=size, things=tidied(scene, size, skipped)))
     return kept
+
+
+def _other_size(told: tuple[int, int], size: tuple[int, int]) -> str:
+    return f"annotated as {told[0]} x {told[1]} pixels, the picture has {size[0]} x {size[1]}"
+
+
+def _on_background(scene: Scene) -> Scene:
+    """With labels that count the background too."""
+    return replace(scene, things=tuple(replace(thing, label=thing.label + 1) for thing in scene.things or ()))
 
 
 def _painted(scene: Scene) -> Scene:
@@ -220,9 +284,7 @@ def _painted(scene: Scene) -> Scene:
 
 
 def _samples(scenes: list[Scene], classes: tuple[str, ...], listing: SceneListing, wanted: Wanted) -> SceneSamples:
-    scenes = [replace(scene, mask=None) if wanted != "masks" else scene for scene in scenes]
-    outlines = wanted == "outlines"
-    return SceneSamples(scenes, classes, listing.skipped, outlines=outlines, colours=listing.colours)
+    return SceneSamples(scenes, classes, listing.skipped, wanted=wanted, colours=listing.colours)
 
 
 def _renumbered(listing: SceneListing, own: Sequence[str], classes: Sequence[str], spec: str | Path) -> SceneListing:
@@ -233,6 +295,8 @@ def _renumbered(listing: SceneListing, own: Sequence[str], classes: Sequence[str
             f"{spec}: the class {', '.join(map(repr, unknown[:5]))} was never seen in training (which has "
             f"{', '.join(map(repr, classes[:10]))}{', ...' if len(classes) > 10 else ''})"
         )
+    if any(scene.segments is not None for scene in listing.scenes):
+        return replace(listing, scenes=[_relabelled(scene, own, classes) for scene in listing.scenes])
     if _has_masks(listing):
         raise DataError(f"{spec}: its classes are numbered otherwise than the training's; give classes.txt its order")
     shift = len(own) - len(listing.classes or ())
@@ -244,11 +308,19 @@ def _renumbered(listing: SceneListing, own: Sequence[str], classes: Sequence[str
     return replace(listing, scenes=scenes)
 
 
+def _relabelled(scene: Scene, own: Sequence[str], classes: Sequence[str]) -> Scene:
+    places = [list(classes).index(name) for name in own]
+    segments = tuple(replace(segment, label=places[segment.label]) for segment in scene.segments or ())
+    return replace(scene, segments=segments)
+
+
 def _first(skipped: list[Skipped]) -> str:
     return f"; the first left out is {skipped[0].path}: {skipped[0].reason}" if skipped else ""
 
 
 def _digest(scene: Scene) -> Any:
+    if scene.segments is not None:
+        return [[segment.id, segment.label, segment.crowd] for segment in scene.segments]
     if scene.things is not None:
         return [[*thing.box, thing.label, thing.crowd] for thing in scene.things]
     return zlib.crc32(scene.mask.tobytes()) if isinstance(scene.mask, np.ndarray) else None

@@ -63,7 +63,8 @@ def canvas(sizes: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
 def scene_transform(augmentation: SceneAugmentation, sides: tuple[int, int]) -> SceneTransform:
     """Random, to images of the height and width `sides`, uint8. Randomness is PyTorch's global generator's.
 
-    Where a picture does not fill the image, it is black, and `IGNORED` in masks. Things that are cut off are left out.
+    Where a picture does not fill the image, it is black, and `IGNORED` in masks, of no segment. Things that are cut off
+    are left out.
     """
     colour = augmentation.colour
     steps: list[Any] = [
@@ -78,7 +79,11 @@ def scene_transform(augmentation: SceneAugmentation, sides: tuple[int, int]) -> 
     def transformed(image: Tensor, truth: Truth) -> tuple[Tensor, Truth]:
         if "masks" in truth:  # as numbers, so that what is padded can be told from what is on
             truth = truth | {"masks": tv_tensors.Mask(truth["masks"].to(torch.uint8))}
+        if "segments" in truth:  # beyond what is padded with
+            truth = truth | {"segments": tv_tensors.Mask(truth["segments"] + (IGNORED + 1))}
         image, truth = change(image, truth)
+        if "segments" in truth:
+            truth = truth | {"segments": (truth["segments"].as_subclass(Tensor) - (IGNORED + 1)).clamp_min(0)}
         return image, _inside(truth) if "boxes" in truth else truth
 
     return transformed

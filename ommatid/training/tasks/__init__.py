@@ -1,20 +1,14 @@
 """What models can be trained for: one file per task, and the list of them."""
 
 from ommatid.models.config import require
-from ommatid.runs.trained import INSTANCES
 from ommatid.training.tasks.classification import ClassificationTask
-from ommatid.training.tasks.detection import DetectionTask
+from ommatid.training.tasks.detection import BOXES, MASKS
+from ommatid.training.tasks.panoptic import SEGMENTS
 from ommatid.training.tasks.restoration import RestorationTask
-from ommatid.training.tasks.segmentation import SegmentationTask
+from ommatid.training.tasks.segmentation import PIXELS
 from ommatid.training.tasks.task import Task, TaskData
 
-_ALL: tuple[Task, ...] = (
-    ClassificationTask(),
-    RestorationTask(),
-    SegmentationTask(),
-    DetectionTask(),
-    DetectionTask(INSTANCES, "outlines", "mask2former"),
-)
+_ALL: tuple[Task, ...] = (ClassificationTask(), RestorationTask(), PIXELS, BOXES, MASKS, SEGMENTS)
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 

@@ -14,7 +14,7 @@ from ommatid.data.dense import SceneData, SceneSamples, canvas, unchanged
 from ommatid.models.config import PartConfig, require, suggest
 from ommatid.models.decoders.encoder import EncoderConfig
 from ommatid.models.decoders.segmenter import DECODERS
-from ommatid.models.registry import Family, families, find, is_classifier, is_mask_transformer
+from ommatid.models.registry import Family, families, find, find_detector, is_classifier, is_mask_transformer
 from ommatid.runs.trained import SceneFacts
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def segmentation_decoders() -> dict[str, str]:
     return dict.fromkeys(DECODERS, "segmenter") | decoders_of(is_mask_transformer)
 
 
+def find_mask_transformer(model: str, **overrides: Any) -> tuple[Family, PartConfig]:
+    """As `registry.find_detector`. Raises ValueError for a model that makes no masks."""
+    family, config = find_detector(model, **overrides)
+    require(is_mask_transformer(family, config), "model", model, "one that finds masks")
+    return family, config
+
+
 def told(config: PartConfig) -> str:
     """A dense model in words: its backbone and what is on it."""
     backbone, decoder = getattr(config, "backbone", None), getattr(config, "decoder", None)
@@ -92,7 +99,7 @@ def sides(data: SceneData, settings: Settings) -> tuple[int, int]:
 
 def scene_facts(task: str, data: SceneData, settings: Settings) -> SceneFacts:
     view = settings.recipe.scenes.view
-    return SceneFacts(task, settings.model, data.classes, sides(data, settings), view, MEAN, STD)
+    return SceneFacts(task, settings.model, data.classes, sides(data, settings), view, MEAN, STD, data.stuff)
 
 
 def pixels_of(images: Tensor) -> Tensor:

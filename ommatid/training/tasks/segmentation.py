@@ -1,134 +1,36 @@
-"""The task segmentation, as a training sees it."""
+"""The task segmentation, as a training sees it: a class for every pixel of each image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ommatid.data import Loader
-from ommatid.data.dense import (
-    IGNORED,
-    SceneData,
-    SceneSamples,
-    canvas,
-    make_segmentation_loader,
-    open_scenes,
-    scene_transform,
-)
-from ommatid.data.dense.open import EMBEDDED, FORMS
-from ommatid.measuring.measure import Measurement
-from ommatid.models.config import PartConfig
-from ommatid.models.registry import Family, find_segmenter
+from ommatid.data.dense import IGNORED, SceneData, SceneSamples, make_segmentation_loader
+from ommatid.models.registry import find_segmenter
 from ommatid.report.metric import SEGMENTERS
-from ommatid.runs.trained import SEGMENTATION, SceneFacts
+from ommatid.runs.trained import SEGMENTATION
 from ommatid.tasks.segmentation_losses import LOSSES
 from ommatid.tasks.whole_or_window import Segmentation
-from ommatid.training.initial import answer_of
-from ommatid.training.recipes import Recipe
 from ommatid.training.tasks import dense
+from ommatid.training.tasks.scenes import SceneTask, columns_of
 
 if TYPE_CHECKING:
-    from ommatid.tasks.training import Batch, MakeOptimizer, Training
+    from ommatid.tasks.training import Batch, Objective
     from ommatid.training.settings import Settings
-    from ommatid.training.tasks.task import Sharing
 
 
-class SegmentationTask:
-    """A class for every pixel of each image."""
+def objective(data: SceneData, settings: Settings) -> Objective:
+    from ommatid.tasks.segmentation import Pixels
 
-    name = SEGMENTATION
-    model = "ibn_net"
-    model_fields: Mapping[str, Any] = dense.SMALL | {"decoder_dim": 64}
-    recipe = "segment"
-    embedded = EMBEDDED
-    data_forms = FORMS
-    losses: tuple[str, ...] = tuple(LOSSES)
-    columns: tuple[str, ...] = (
-        *(
-            "epoch",
-            "train_loss",
-            "val_loss",
-            "val_miou",
-            "val_pixel_accuracy",
-            "val_mean_accuracy",
-            "lr",
-            "seconds",
-            "waited",
-        ),
+    recipe = settings.recipe
+    return Pixels(
+        len(data.classes),
+        recipe.loss or next(iter(LOSSES)),
+        Segmentation(recipe.scenes.view, dense.sides(data, settings)),
+        class_weights(data.train, recipe.class_balance) if recipe.class_balance else None,
     )
-    yardstick = SEGMENTERS
-    published_size = 512
-    speed_size: int | None = None
-
-    def composed(self, model: str, chosen: Mapping[str, Any], decoder: str | None) -> tuple[str, dict[str, Any]]:
-        return dense.composed(model, chosen, decoder, "mlp", dense.segmentation_decoders())
-
-    def find(self, model: str, **overrides: Any) -> tuple[Family, PartConfig]:
-        return find_segmenter(model, **overrides)
-
-    def check(self, settings: Settings) -> None:
-        dense.check_dense(self.name, settings)
-
-    def open(
-        self, data: str, degrade: str | None, *, seed: int = 0, split: Mapping[str, Any] | None = None
-    ) -> SceneData:
-        return open_scenes(data, "masks", seed=seed, split=None if split is None else dict(split))
-
-    def facts(self, data: SceneData) -> dict[str, Any]:
-        return {"classes": list(data.classes)}
-
-    def suited(self, recipe: Recipe, data: SceneData) -> Recipe:
-        return recipe
-
-    def usual_size(self, data: SceneData) -> int:
-        return dense.usual_size(data)
-
-    def fitted(self, data: SceneData) -> dict[str, int]:
-        return {"num_classes": len(data.classes)}
-
-    def check_model(self, model: nn.Module, size: int, data: SceneData) -> None:
-        answer_of(model, canvas(data.train.sizes, size))
-
-    def train_loader(self, data: SceneData, settings: Settings, sharing: Sharing) -> Loader:
-        transform = scene_transform(settings.recipe.scenes, dense.sides(data, settings))
-        return make_segmentation_loader(data.train, transform, shuffle=True, drop_last=True, **sharing)
-
-    def val_loader(self, data: SceneData, settings: Settings, sharing: Sharing) -> Loader:
-        return dense.whole_pictures(make_segmentation_loader, data.val, **sharing)
-
-    def training(
-        self, model: nn.Module, data: SceneData, settings: Settings, make_optimizer: MakeOptimizer
-    ) -> Training:
-        from ommatid.tasks.segmentation import Pixels
-        from ommatid.tasks.training import Training
-
-        recipe = settings.recipe
-        objective = Pixels(
-            len(data.classes),
-            recipe.loss or self.losses[0],
-            Segmentation(recipe.scenes.view, dense.sides(data, settings)),
-            class_weights(data.train, recipe.class_balance) if recipe.class_balance else None,
-        )
-        return Training(model, objective, val_samples=len(data.val), make_optimizer=make_optimizer, average=recipe.ema)
-
-    def work_per_second(self, found: Measurement, model: nn.Module) -> float:
-        return found.throughput
-
-    def header(self, data: SceneData, settings: Settings) -> SceneFacts:
-        return dense.scene_facts(self.name, data, settings)
-
-    def baseline(self, data: SceneData) -> dict[str, float]:
-        return {}
-
-    def tensors(self, batch: Batch) -> dict[str, Tensor]:
-        images, classes = batch
-        return {"images": images, "classes": classes}
-
-    def drawn(self, batch: Batch) -> Tensor:
-        return dense.pixels_of(batch[0])
 
 
 def class_weights(samples: SceneSamples, power: float) -> Tensor:
@@ -141,3 +43,31 @@ def class_weights(samples: SceneSamples, power: float) -> Tensor:
     shares = (counts[:-1] / counts[:-1].sum()).clamp_min(1e-6)
     weights = shares**-power
     return (weights / (shares * weights).sum()).float()
+
+
+def parts(batch: Batch) -> dict[str, Tensor]:
+    images, classes = batch
+    return {"images": images, "classes": classes}
+
+
+def picture(batch: Batch) -> Tensor:
+    return dense.pixels_of(batch[0])
+
+
+PIXELS = SceneTask(
+    name=SEGMENTATION,
+    wanted="masks",
+    recipe="segment",
+    yardstick=SEGMENTERS,
+    columns=columns_of("miou", "pixel_accuracy", "mean_accuracy"),
+    published_size=512,
+    decoders=dense.segmentation_decoders,
+    usual="mlp",
+    find_model=find_segmenter,
+    objective=objective,
+    make_loader=make_segmentation_loader,
+    parts=parts,
+    picture=picture,
+    losses=tuple(LOSSES),
+    views=("whole", "window"),
+)

@@ -234,7 +234,7 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def test_masks_have_no_boxes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no boxes: train it with the task segmentation"):
+    with pytest.raises(DataError, match="no things: train it with the task segmentation"):
         open_scenes(masks(tmp_path), "boxes")
     with pytest.raises(DataError, match="does not exist; give scenes, a folder with images/ and masks/"):
         open_scenes(tmp_path / "absent", "masks")
