@@ -147,6 +147,18 @@ class Reduced(Backbone):
         self.model.blocks = METHODS[config.method](built, **config.settings)
         self.batch_dependent = config.method == "early_exit"
 
+    @property
+    def head(self) -> nn.Module:  # type: ignore[override]
+        return self.model.head
+
+    @property
+    def body(self) -> list[nn.Module]:
+        trunk = self.model.blocks
+        if isinstance(trunk, InterpretedTrunk):
+            return list(trunk.blocks)
+        assert isinstance(trunk, Trunk)
+        return list(trunk)
+
     def forward(self, image: Tensor) -> Tensor:
         return self.model(image)
 

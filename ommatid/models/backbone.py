@@ -34,6 +34,14 @@ class Backbone(Model):
         """Length D of the embedding."""
         return self.channels[-1]
 
+    @property
+    def body(self) -> list[nn.Module]:
+        """Its stages, or its blocks where all have one resolution, from the stem to the head; learning rates may fall
+        from each to the one before it. Empty where they are not known.
+        """
+        trunk = getattr(self, "trunk", self)
+        return list(getattr(trunk, "stages", None) or getattr(trunk, "blocks", None) or [])
+
     def maps(self, image: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> one channels-last map (B, H_i, W_i, C_i) per stage, fine to coarse."""
         raise NotImplementedError

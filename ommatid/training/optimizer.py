@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from ommatid.models import Backbone
+from ommatid.models.config import require
 from ommatid.models.dense import DenseModel
 from ommatid.training.recipes import Recipe
 
@@ -24,28 +26,51 @@ def make_optimizer(model: nn.Module, *, recipe: Recipe, steps: int) -> tuple[Opt
 
 
 def scaled_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """The groups of `parameter_groups`; those of a dense model's backbone with rates of their own, stage by stage.
+    """The groups of `parameter_groups`; those of a backbone with rates of their own, by depth.
 
-    A stage is what the maps of the backbone are counted by: the last has `backbone_lr` of the rate, each one before it,
-    and at last what comes before all stages, `layer_decay` of that of the next (BEiT, arXiv 2106.08254).
+    The last part of its `body`, and what comes after it, has `backbone_lr` of the rate; each part before it, and at
+    last what comes before all parts, `layer_decay` of that of the next (BEiT, arXiv 2106.08254). The rate itself is
+    that of a classifier's head, and of all that a dense model has on its backbone.
+
+    Raises:
+        ValueError: other rates are asked for than the model's parts are known for.
     """
-    backbone = model.backbone if isinstance(model, DenseModel) else None
-    if backbone is None or recipe.backbone_lr == recipe.layer_decay == 1:
-        return parameter_groups(model, recipe.weight_decay)
-    depth = {id(parameter): 0 for parameter in backbone.parameters()}
-    stages = getattr(backbone, "stages", None) or getattr(backbone, "blocks", None) or []
-    for number, stage in enumerate(stages, start=1):
-        depth |= {id(parameter): number for parameter in stage.parameters()}
+    below = parts_below(model, recipe)
     groups = []
     for group in parameter_groups(model, recipe.weight_decay):
         by_rate: dict[float, list[nn.Parameter]] = {}
         for parameter in group["params"]:
-            rate = recipe.lr
-            if id(parameter) in depth:
-                rate *= recipe.backbone_lr * recipe.layer_decay ** (len(stages) - depth[id(parameter)])
-            by_rate.setdefault(rate, []).append(parameter)
+            steps = below.get(id(parameter))
+            share = 1.0 if steps is None else recipe.backbone_lr * recipe.layer_decay**steps
+            by_rate.setdefault(recipe.lr * share, []).append(parameter)
         groups += [group | {"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
     return groups
+
+
+def parts_below(model: nn.Module, recipe: Recipe) -> dict[int, int]:
+    """By the id of each parameter with a rate of its own: how many parts of the backbone its own lies before the last.
+
+    Parameters outside of all parts belong to the part that was registered before them.
+
+    Raises:
+        ValueError: the recipe asks for rates by depth, and the model has no backbone, or one of no known parts.
+    """
+    if recipe.backbone_lr == recipe.layer_decay == 1:
+        return {}
+    backbone = model.backbone if isinstance(model, DenseModel) else model
+    name = type(model).__name__
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f"backbone_lr and layer_decay other than 1 are not possible for {name}: it has no backbone")
+    known = bool(backbone.body) or recipe.layer_decay == 1
+    require(known, "layer_decay", recipe.layer_decay, f"1 for {name}, whose depth is not known")
+    inside = {id(parameter): place for place, part in enumerate(backbone.body, 1) for parameter in part.parameters()}
+    head = {id(parameter) for parameter in backbone.head.parameters()}
+    below, place = {}, 0
+    for parameter in backbone.parameters():
+        place = inside.get(id(parameter), place)
+        if id(parameter) not in head:
+            below[id(parameter)] = len(backbone.body) - place
+    return below
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

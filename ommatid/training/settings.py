@@ -13,6 +13,7 @@ from ommatid.runs.trained import CLASSIFICATION
 from ommatid.training.methods import find_method
 from ommatid.training.recipes import Recipe
 from ommatid.training.tasks import find_task
+from ommatid.training.tasks.task import PARTICULAR
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
@@ -70,6 +71,9 @@ class Settings:
         task.check(self)
         loss = self.recipe.loss
         require(loss is None or loss in task.losses, "loss", loss, f"{', '.join(task.losses)} for {self.task}")
+        for name, idle in PARTICULAR.items():
+            value = getattr(self.recipe, name)
+            require(name in task.heeds or value == idle, name, value, f"{idle:g} for {self.task}: it has no use for it")
         task.find(self.model, **self.set)
         find_method(self.method).check(self)
 

@@ -28,6 +28,7 @@ from ommatid.training.choices import check_minutes, chosen_model, filling, with_
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import backbone_from_weights, fresh_model, model_from_weights, weights_header
 from ommatid.training.methods import find_method
+from ommatid.training.optimizer import parts_below
 from ommatid.training.processes import is_first_process
 from ommatid.training.recipes import load_recipe
 from ommatid.training.settings import Settings
@@ -343,7 +344,8 @@ def _is_for_backbone(settings: Settings) -> bool:
 
 
 def _frozen(model: nn.Module, settings: Settings) -> nn.Module:
-    """With a backbone that stays as it is, where the recipe gives it no rate."""
+    """With a backbone that stays as it is, where its rate is 0. Raises ValueError for rates that it cannot have."""
+    parts_below(model, settings.recipe)
     if settings.recipe.backbone_lr == 0 and isinstance(model, DenseModel):
         model.freeze_backbone()
     return model

@@ -100,6 +100,10 @@ class AdvMoE(Backbone):
     def embed_dim(self) -> int:
         return self.network.embed_dim
 
+    @property
+    def body(self) -> list[nn.Module]:
+        return list(self.network.stages)
+
     def scores(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, E)."""
         if self.router is None:

@@ -86,6 +86,10 @@ class ConViT(Backbone):
             if isinstance(part, GatedPositionalAttention):
                 part.init_locality_(config.locality_strength)
 
+    @property
+    def body(self) -> list[nn.Module]:
+        return [*self.local_blocks, *self.blocks]
+
     def local_map(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, rows, columns, D), after the gated positional blocks."""
         return self.local_blocks(self.position(self.stem(channels_last(image))))

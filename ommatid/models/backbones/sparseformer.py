@@ -282,6 +282,10 @@ class SparseFormer(Backbone):
             if isinstance(part, Adjust | Sample):
                 part.init_()
 
+    @property
+    def body(self) -> list[nn.Module]:
+        return list(self.layers)
+
     def embed(self, image: Tensor) -> Tensor:
         tokens = self.tokens(image)
         return self.norm(tokens.mean(1) if self.class_token is None else tokens[:, 0])

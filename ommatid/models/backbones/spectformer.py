@@ -159,6 +159,10 @@ class PlainTrunk(nn.Module):
         )
         self.norm = LayerNorm(dim)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return [*self.spectral, *self.attention]
+
     def maps(self, image: Tensor) -> list[Tensor]:
         return [self.attention(self.spectral(self.position(self.stem(channels_last(image)))))]
 

@@ -29,8 +29,9 @@ class Recipe:
     part of one. ema: decay per step of the averaged weights (0: none). clip: largest gradient norm (0: no limit).
     drop_path: stochastic depth of the last block (arXiv 1603.09382), for models that have it. loss: by its task's name
     for it; the task's usual one where None. label_smoothing and augmentation are for classification alone, `scenes` is
-    the augmentation of segmentation and detection. backbone_lr: the backbone's rate as a share of the others', in dense
-    models; 0 freezes it. layer_decay: by what the rate of a backbone's stage falls from each to the one before it.
+    the augmentation of annotated pictures. backbone_lr: the backbone's rate as a share of the head's, or of all that is
+    on it in a dense model, in which 0 freezes it. layer_decay: by what the rate of a backbone's stage (block, in plain
+    ones) falls from each to the one before it. Neither is for restoration.
     class_balance: in segmentation, classes weigh their share of pixels to the minus this power; 0: all alike.
 
     Raises:

@@ -20,14 +20,14 @@ from ommatid.data import (
     train_transform,
 )
 from ommatid.measuring.measure import Measurement
-from ommatid.models.config import PartConfig
+from ommatid.models.config import PartConfig, require
 from ommatid.models.registry import Family, find_classifier
 from ommatid.report.metric import CLASSIFIERS
 from ommatid.runs.run import COLUMNS
 from ommatid.runs.trained import CLASSIFICATION, WeightFacts
 from ommatid.training.initial import check_size
 from ommatid.training.recipes import Recipe
-from ommatid.training.tasks.task import undivided
+from ommatid.training.tasks.task import RATES, undivided
 
 if TYPE_CHECKING:
     from ommatid.tasks.training import Batch, MakeOptimizer, Training
@@ -48,6 +48,7 @@ class ClassificationTask:
     embedded = "digits"
     data_forms = "digits, an image folder, a CSV of path,label, or torchvision:NAME"
     losses: tuple[str, ...] = ("cross_entropy",)
+    heeds: tuple[str, ...] = RATES
     columns: tuple[str, ...] = COLUMNS
     yardstick = CLASSIFIERS
     published_size = LARGEST
@@ -65,6 +66,8 @@ class ClassificationTask:
                 raise ValueError(f"set {name}={settings.set[name]!r} is not possible: it follows from the data")
         if settings.degrade is not None:
             raise ValueError(f"degrade = {settings.degrade!r} is not possible: it is for the task restoration alone")
+        share = settings.recipe.backbone_lr
+        require(share > 0, "backbone_lr", share, "above 0 for classification: only backbones under a decoder freeze")
 
     def open(
         self, data: str, degrade: str | None, *, seed: int = 0, split: Mapping[str, Any] | None = None

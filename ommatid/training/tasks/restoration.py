@@ -60,6 +60,7 @@ class RestorationTask:
     embedded = "photographs"
     data_forms = "photographs, a folder of pictures, or a folder of pairs in input/ and target/"
     losses: tuple[str, ...] = tuple(LOSSES)
+    heeds: tuple[str, ...] = ()
     columns: tuple[str, ...] = ("epoch", "train_loss", "val_loss", "val_psnr", "val_ssim", "lr", "seconds", "waited")
     yardstick = RESTORERS
     published_size = PATCH

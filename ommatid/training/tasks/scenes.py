@@ -19,6 +19,7 @@ from ommatid.runs.trained import SceneFacts
 from ommatid.training.initial import answer_of
 from ommatid.training.recipes import Recipe
 from ommatid.training.tasks import dense
+from ommatid.training.tasks.task import RATES
 
 if TYPE_CHECKING:
     from ommatid.tasks.training import Batch, MakeOptimizer, Objective, Training
@@ -55,6 +56,7 @@ class SceneTask:
     parts: Callable[[Batch], dict[str, Tensor]]
     picture: Callable[[Batch], Tensor]
     losses: tuple[str, ...] = ()
+    heeds: tuple[str, ...] = RATES
     views: tuple[str, ...] = ("whole",)
     model: str = "ibn_net"
     model_fields: Mapping[str, Any] = field(default_factory=lambda: dense.SMALL | {"decoder_dim": 64})

@@ -15,6 +15,7 @@ from ommatid.tasks.segmentation_losses import LOSSES
 from ommatid.tasks.whole_or_window import Segmentation
 from ommatid.training.tasks import dense
 from ommatid.training.tasks.scenes import SceneTask, columns_of
+from ommatid.training.tasks.task import RATES
 
 if TYPE_CHECKING:
     from ommatid.tasks.training import Batch, Objective
@@ -69,5 +70,6 @@ PIXELS = SceneTask(
     parts=parts,
     picture=picture,
     losses=tuple(LOSSES),
+    heeds=(*RATES, "class_balance"),
     views=("whole", "window"),
 )

@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and a mistyped setting i
     from ommatid.training.settings import Settings
 
 
+RATES = ("backbone_lr", "layer_decay")
+PARTICULAR = {"backbone_lr": 1.0, "layer_decay": 1.0, "class_balance": 0.0}
+"""Settings of a recipe that not every task heeds, each with the value by which it does nothing."""
+
+
 class Sharing(TypedDict):
     """Arguments of `make_loader` that say which share of the batches is one process's, and how they are read."""
 
@@ -67,6 +72,7 @@ class Task(Protocol):
         model, recipe: where none is named; model_fields: what is set in that model's config.
         embedded: the name of the data that come with ommatid. data_forms: all that `open` takes, in words.
         losses: which losses a recipe may name; the first is taken where it names none.
+        heeds: which of those settings of a recipe it heeds that mean nothing to some tasks (`PARTICULAR`).
         columns: of metrics.csv.
         yardstick: what its models are judged by; the first metric decides which epoch is the best.
         published_size: the size of published weights that don't say theirs, in pixels.
@@ -80,6 +86,7 @@ class Task(Protocol):
     embedded: str
     data_forms: str
     losses: tuple[str, ...]
+    heeds: tuple[str, ...]
     columns: tuple[str, ...]
     yardstick: Yardstick
     published_size: int
