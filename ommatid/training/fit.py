@@ -53,7 +53,7 @@ def fit(
     steps = recipe.epochs * batches.per_epoch(settings.devices * settings.nodes)
     method = find_method(settings.method)
     plain = task.training(model, data, settings, partial(make_optimizer, recipe=recipe, steps=steps))
-    training = method.training(plain, settings)
+    training = method.training(plain, settings, steps)
     if settings.compile:
         model.compile()
     record = Record(run, task, task.header(data, settings), say, outcome=method.outcome)

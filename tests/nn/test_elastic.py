@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import ommatid
-from ommatid.models.backbones.once_for_all import OnceForAll, Subnet, random_setting
+from ommatid.methods.progressive_shrinking import random_setting
+from ommatid.models.backbones.once_for_all import OnceForAll, Subnet
 from ommatid.nn.recalibration import recalibrated
 
 

@@ -34,6 +34,9 @@ TINY_SWIN_MOE = {
 }
 """Four experts in its last block, on images of 16 pixels."""
 
+TINY_SUPERNET = {"width_mult": 0.25, "depths": [1, 2], "kernel_sizes": [3, 5], "expand_ratios": [3, 4]}
+"""Of a once_for_all."""
+
 
 def photographs(
     folder: Path, classes: tuple[str, ...] = ("cat", "ship", "truck"), train: int = 6, val: int = 4

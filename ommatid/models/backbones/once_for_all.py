@@ -7,7 +7,6 @@ MobileNetV3 (arXiv 1905.02244).
 from __future__ import annotations
 
 import copy
-import random
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -319,16 +318,6 @@ def _inner(block: nn.Module) -> Any:
 
 def _activation(hard_swish: bool) -> nn.Module:
     return nn.Hardswish() if hard_swish else nn.ReLU()
-
-
-def random_setting(config: OnceForAllConfig, chance: random.Random) -> Setting:
-    """A sub-network drawn evenly, block by block and stage by stage."""
-    blocks = max(config.depths) * len(STRIDES)
-    return Setting(
-        tuple(chance.choice(config.kernel_sizes) for _ in range(blocks)),
-        tuple(chance.choice(config.expand_ratios) for _ in range(blocks)),
-        tuple(chance.choice(config.depths) for _ in STRIDES),
-    )
 
 
 VARIANTS: dict[str, PartConfig] = {

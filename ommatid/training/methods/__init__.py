@@ -11,6 +11,7 @@ from ommatid.training.methods.adversarial import Adversarial
 from ommatid.training.methods.distill import Distillation
 from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
+from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
 from ommatid.training.methods.spread import SpreadExperts
 from ommatid.training.model_spec import parse_model
 
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "adversarial": Adversarial,
     "spread": SpreadExperts,
     "distill": Distillation,
+    "progressive_shrinking": ProgressiveShrinking,
 }
 
 __all__ = ["METHODS", "Method", "find_method", "quoted"]

@@ -47,7 +47,7 @@ class Adversarial(Method):
         processes = settings.devices * settings.nodes
         require(processes == 1, "devices", processes, "1 with the method adversarial")
 
-    def training(self, training: Training, settings: Settings) -> Training:
+    def training(self, training: Training, settings: Settings, steps: int) -> Training:
         from ommatid.training.methods.alternating import defended
 
         return defended(training, self, clip=settings.recipe.clip)

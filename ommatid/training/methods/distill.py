@@ -31,7 +31,7 @@ class Distillation(Method):
         require(0 <= self.share <= 1, "share", self.share, "from 0 to 1")
         require(self.temperature > 0, "temperature", self.temperature, "more than 0")
 
-    def training(self, training: Training, settings: Settings) -> Training:
+    def training(self, training: Training, settings: Settings, steps: int) -> Training:
         from ommatid.training.methods.taught import taught
 
         return taught(training, self)

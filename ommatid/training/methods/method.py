@@ -23,8 +23,8 @@ class Method:
         """The model to train, of the one that is asked for. Raises ValueError for a model that cannot be trained so."""
         return model
 
-    def training(self, training: Training, settings: Settings) -> Training:
-        """The training itself, of the task's."""
+    def training(self, training: Training, settings: Settings, steps: int) -> Training:
+        """The training itself, of the task's, in `steps` steps."""
         return training
 
     def callbacks(self, steps: int) -> list[Callback]:

@@ -43,7 +43,7 @@ class SpreadExperts(Method):
             require(experts % processes == 0, "number of experts", experts, f"a multiple of the {processes} processes")
         return model
 
-    def training(self, training: Training, settings: Settings) -> Training:
+    def training(self, training: Training, settings: Settings, steps: int) -> Training:
         from ommatid.training.methods.spreading import Spread
 
         return Spread(training, self.sharing)

@@ -31,6 +31,15 @@ def softened_divergence(logits: Tensor, taught: Tensor, temperature: float) -> T
     return F.kl_div(soft, target, log_target=True, reduction="batchmean") * temperature**2
 
 
+def answered(objective: Objective, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The objective's loss, and the logits (B, C) that it came from."""
+    answers: list[Tensor] = []
+    hook = model.register_forward_hook(lambda _, __, logits: answers.append(logits))
+    loss = objective.loss(model, batch)
+    hook.remove()
+    return loss, answers[0]
+
+
 class Taught(Objective):
     """An objective for logits, and the teacher's answers to the same images, mixed or cut as they are."""
 
@@ -41,14 +50,11 @@ class Taught(Objective):
         self._teacher = [teacher.eval().requires_grad_(False)]  # in a list: no part of checkpoints
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        answers: list[Tensor] = []
-        hook = model.register_forward_hook(lambda _, __, logits: answers.append(logits))
-        plain = self.plain.loss(model, batch)
-        hook.remove()
+        plain, answers = answered(self.plain, model, batch)
         images = batch[0]
         with torch.no_grad():
             expected = self._teacher[0].to(images.device)(images)
-        return (1 - self.share) * plain + self.share * softened_divergence(answers[0], expected, self.temperature)
+        return (1 - self.share) * plain + self.share * softened_divergence(answers, expected, self.temperature)
 
     def judge(self, model: nn.Module, batch: Batch, kept: int) -> Tensor:
         return self.plain.judge(model, batch, kept)
