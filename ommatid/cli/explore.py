@@ -14,11 +14,14 @@ from ommatid.cli.options import Batch, Data, Epochs, LearningRate, Ray, Size, Th
 def explore(
     data: Data,
     budget: Annotated[str, typer.Option(help='What may be spent, as in "latency<5ms,params<10M,macs<300M".')],
-    trials: Annotated[int, typer.Option(help="Compositions to train, with those of earlier calls.")] = 50,
+    trials: Annotated[int, typer.Option(help="Candidates to train or judge, with those of earlier calls.")] = 50,
     hours: Annotated[float | None, typer.Option(help="Begin no more after so long.")] = None,
+    supernet: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Search the parts of this trained super-network instead.")
+    ] = None,
     mixers: Annotated[str | None, typer.Option(help="Token mixers to choose from, wildcards with commas.")] = None,
     channel_mixers: Annotated[str | None, typer.Option(help="Channel mixers to choose from, likewise.")] = None,
-    recipe: Annotated[str, typer.Option(help="Of the short trainings.")] = "quick",
+    recipe: Annotated[str | None, typer.Option(help="Of the short trainings; quick by default.")] = None,
     epochs: Epochs = None,
     size: Size = None,
     batch: Batch = None,
@@ -29,7 +32,7 @@ def explore(
     out: Annotated[Path | None, typer.Option(help="Folder of the search; found again by the same command.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Search compositions of parts for the best accuracy at every latency within a budget."""
+    """Search compositions of parts, or the parts of a super-network, for the best accuracy at every latency."""
     from ommatid.workflows.explore import explore as workflow
 
     report = workflow(
@@ -37,6 +40,7 @@ def explore(
         budget=budget,
         trials=trials,
         hours=hours,
+        supernet=supernet,
         mixers=mixers,
         channel_mixers=channel_mixers,
         recipe=recipe,

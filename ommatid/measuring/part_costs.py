@@ -1,4 +1,4 @@
-"""What a composition will cost here, from what its pieces cost: nothing is built that was measured before.
+"""What a model will cost here, from what its pieces cost: nothing is built that was measured before.
 
 Parameters and multiply-adds of a piece follow from its shapes. Its time is measured once on this machine and kept in a
 table on disk, by what the piece is and the size of the map it works on. The sum over the pieces is scaled by what whole
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,7 @@ from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import count_macs
 from ommatid.measuring.timing import alternate, quartiles, thread_count
 from ommatid.models.backbones.pyramid import Pyramid, PyramidConfig
-from ommatid.models.elements import Element, elements
-from ommatid.models.sizes import pair
+from ommatid.models.elements import Element, elements, whole
 from ommatid.nn.deploy import deployed_copy
 from ommatid.nn.shapes import LayersWithoutValues
 from ommatid.runs.files import write_json
@@ -50,6 +50,8 @@ class PredictedCost:
 class CostTable:
     """Costs of pieces, those measured before and those measured when they are first asked for.
 
+    Configs are of any kind that `elements` takes apart; one table is for one kind, as its scale is.
+
     Args:
         path: of the table; `usual_place(threads)` where None.
         threads: that a forward pass uses; PyTorch's present number where None.
@@ -69,15 +71,15 @@ class CostTable:
         facts = {"machine": describe_machine() | {"threads": self.threads}, "scale": self.scale}
         write_json(self.path, facts | {"milliseconds": self.milliseconds, "macs": self.macs})
 
-    def parameters(self, config: PyramidConfig) -> int:
+    def parameters(self, config: Any) -> int:
         """From shapes alone."""
         return sum(self._parameters_of(element) for element in elements(config))
 
-    def multiply_adds(self, config: PyramidConfig) -> int:
+    def multiply_adds(self, config: Any) -> int:
         """From shapes alone."""
         return sum(self._macs_of(element) for element in elements(config))
 
-    def latency_ms(self, config: PyramidConfig, *, limit: float = math.inf) -> float:
+    def latency_ms(self, config: Any, *, limit: float = math.inf) -> float:
         """Of one image: pieces that are not in the table are measured first, up to where the sum exceeds the limit."""
         scale, total = self.scale or 1.0, 0.0
         for element in elements(config):
@@ -86,10 +88,10 @@ class CostTable:
                 break
         return total
 
-    def predict(self, config: PyramidConfig) -> PredictedCost:
+    def predict(self, config: Any) -> PredictedCost:
         return PredictedCost(self.parameters(config), self.multiply_adds(config), self.latency_ms(config))
 
-    def calibrate(self, configs: Iterable[PyramidConfig]) -> None:
+    def calibrate(self, configs: Iterable[Any]) -> None:
         """Sets the scale: the median of what whole compositions take over what their pieces add up to."""
         self.scale = None
         ratios = [measured_ms(config, self.threads) / self.latency_ms(config) for config in configs]
@@ -112,17 +114,17 @@ class CostTable:
         return self.macs[element.key]
 
 
-def usual_place(threads: int) -> Path:
-    """Where the table of this machine, this PyTorch and this number of threads is."""
+def usual_place(threads: int, kind: str = "part") -> Path:
+    """Where the table of this machine, this PyTorch and this number of threads is, for one kind of models."""
     machine = describe_machine()
     told = f"{machine['processor']} {machine.get('instruction_sets')} {machine['torch']} {threads}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "ommatid" / f"part-costs-{hashlib.sha256(told.encode()).hexdigest()[:8]}.json"
+    return cache / "ommatid" / f"{kind}-costs-{hashlib.sha256(told.encode()).hexdigest()[:8]}.json"
 
 
-def measured_ms(config: PyramidConfig, threads: int) -> float:
+def measured_ms(config: Any, threads: int) -> float:
     """What a whole composition takes for one image, deployed."""
-    return _timed_ms(Pyramid(config), (*pair(config.image_size), config.in_channels), threads, whole=True)
+    return _timed_ms(*whole(config), threads, image=True)
 
 
 def _shapes(element: Element) -> nn.Module:
@@ -130,19 +132,19 @@ def _shapes(element: Element) -> nn.Module:
         return element.build().eval().to("meta")
 
 
-def _timed_ms(module: nn.Module, size: tuple[int, int, int], threads: int, *, whole: bool = False) -> float:
+def _timed_ms(module: nn.Module, size: tuple[int, int, int], threads: int, *, image: bool = False) -> float:
     """The lower quartile of some forward passes of a deployed copy: what it takes where nothing comes in between.
 
     Between two of them another model works: inside a model, too, a piece never finds the processor's caches as it left
     them. With one thread it is the processor's time that counts, which other programs disturb less.
 
-    whole: `module` is no piece but a model that takes images.
+    image: `module` is no piece but a model that takes images.
     """
     rows, columns, channels = size
     subject, other = deployed_copy(module), _other_work()
-    x = torch.randn(1, channels, rows, columns) if whole else torch.randn(1, rows, columns, channels)
+    x = torch.randn(1, channels, rows, columns) if image else torch.randn(1, rows, columns, channels)
     clock = time.process_time if threads == 1 else time.perf_counter
-    seconds = WHOLE_SECONDS if whole else SECONDS
+    seconds = WHOLE_SECONDS if image else SECONDS
     with thread_count(threads), torch.inference_mode():
         calls = [other, lambda: subject(x)]
         times = alternate(calls, torch.device("cpu"), rounds=ROUNDS, seconds=seconds, clock=clock)

@@ -1,14 +1,16 @@
-"""The folder of a search for compositions: a comparison's files, the search's own, and what the front is made of.
+"""The folder of a search for compositions or sub-networks: a comparison's files, and the search's own.
 
 search.db            the Optuna study
 results.json         as a comparison has it; results.csv, report.html
 compositions/NNN.yaml   a composition of the front, as `--model` and `--models` take it
 winner.yaml          the config.yaml of the most accurate within the budget, for `ommatid train --config`
-runs/NNN             a run folder for each composition that was trained
+winner/              of sub-networks, which are not trained: a copy of its run folder
+runs/NNN             a run folder for each candidate that was trained or judged
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,3 +45,12 @@ def write_compositions(folder: Path, front: Mapping[int, dict[str, Any]], winner
             path.unlink()
     if winner is not None:
         write_text(folder / "winner.yaml", (winner / "config.yaml").read_text(encoding="utf-8"))
+
+
+def write_winner(folder: Path, winner: Path) -> None:
+    """Copies the winner's run, in place of an earlier winner's."""
+    draft = folder / "winner.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(winner, draft)
+    shutil.rmtree(folder / "winner", ignore_errors=True)
+    draft.replace(folder / "winner")

@@ -42,7 +42,7 @@ def evaluate_classifier(
     trained = open_classifier(run_or_weights)
     samples, source = open_samples(trained, data)
     size = size or trained.facts.size
-    likelihoods, labels = _answers(trained, samples, batch=batch, size=size, device=device)
+    likelihoods, labels = answers(trained, samples, batch=batch, size=size, device=device)
     result = {
         "model": trained.facts.name,
         "data": source,
@@ -73,7 +73,7 @@ def open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, st
     return open_evaluation(data, trained.facts.classes), str(data)
 
 
-def _answers(
+def answers(
     trained: Trained, samples: Samples, *, batch: int, size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Probabilities (N, classes) and true classes (N,) of all samples, in their order."""

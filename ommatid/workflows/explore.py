@@ -1,4 +1,4 @@
-"""explore: which composition of parts is best for these images, within what may be spent on this machine?"""
+"""explore: which composition of parts, or part of a super-network, is best for these images, within a budget?"""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
+from ommatid.data import ImageData
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import measure
 from ommatid.measuring.part_costs import CostTable
 from ommatid.methods.composing.budget import Budget
-from ommatid.methods.composing.search import Search, Tried
-from ommatid.methods.composing.space import Space, chosen_parts
+from ommatid.methods.composing.search import Search, Space, Tried
 from ommatid.models.config import require
 from ommatid.nn.deploy import deployed_copy
 from ommatid.report.formats import significant
@@ -26,40 +26,92 @@ from ommatid.report.recommend import pareto_front
 from ommatid.runs.alone import alone_in
 from ommatid.runs.comparison import new_row, save
 from ommatid.runs.data_place import data_place
-from ommatid.runs.exploration import check_alike, write_compositions
+from ommatid.runs.exploration import check_alike
 from ommatid.runs.run import Run
 from ommatid.runs.trained import CLASSIFICATION
-from ommatid.training.recipes import load_recipe
 from ommatid.training.tasks import find_task
-from ommatid.workflows.composition_trial import Trial, TrialResult
+from ommatid.workflows.composition_trial import Curve, TrialResult
+from ommatid.workflows.explore_compositions import Compositions
+from ommatid.workflows.explore_subnets import Subnets
 from ommatid.workflows.spread import spread
+from ommatid.workflows.subnet_trial import Source
 
 CALIBRATING = 8
-"""Whole compositions measured, where the table of this machine is new."""
+"""Whole models measured, where the table of this machine is new."""
 
 METRIC = "accuracy"
 
 
+class Work(Protocol):
+    """A candidate on its way, in any process."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+
+    @property
+    def predicted_ms(self) -> float: ...
+
+    def run(self) -> TrialResult: ...
+
+
+class Subject(Protocol):
+    """What is searched: compositions to be trained, or the parts of a super-network.
+
+    noun: what candidates are called. done: what those within the budget were. family: of their models. images: that
+    they are judged on. table: what their pieces cost here. options: of the command, that decide what comes of it.
+    facts: what else does.
+    """
+
+    noun: str
+    done: str
+    family: str
+    title: str
+    images: ImageData
+    table: CostTable
+    options: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def space(self) -> Space: ...
+
+    def config(self, fields: dict[str, Any]) -> Any:
+        """What the table knows the costs of. Raises ValueError: impossible."""
+
+    def trial(self, tried: Tried, predicted_ms: float, path: Path, rivals: Sequence[Curve]) -> Work:
+        """What is to be done with a candidate, in the run folder `path`. rivals: curves of those that are as fast."""
+
+    def name(self, fields: Mapping[str, Any]) -> str:
+        """A candidate in a few words."""
+
+    def write(self, folder: Path, front: Mapping[int, dict[str, Any]], winner: Path | None) -> None:
+        """The front by number, and the run of the winner, as files ready to use."""
+
+    def advice(self, folder: Path) -> str:
+        """What to do with the winner."""
+
+
 @dataclass(frozen=True)
 class Exploration:
-    """What stays the same during a search.
-
-    training: keyword arguments of `train`, for the short trainings. table: what pieces cost here.
-    """
+    """What stays the same during a search."""
 
     folder: Path
     budget: Budget
-    space: Space
+    subject: Subject
     search: Search
-    table: CostTable
-    training: Mapping[str, Any]
     results: Mapping[str, Any]
     console: Console
 
+    @property
+    def table(self) -> CostTable:
+        return self.subject.table
+
     def reject(self, fields: dict[str, Any]) -> str | None:
-        """Why a composition is not worth training, found out without building it; the dearest question comes last."""
+        """Why a candidate is not worth a trial, found out without building it; the dearest question comes last."""
         try:
-            config = self.space.config(fields)
+            config = self.subject.config(fields)
             if self.budget.exceeded("parameters", self.table.parameters(config)):
                 return "parameters"
             if "macs" in self.budget.limits and self.budget.exceeded("macs", self.table.multiply_adds(config)):
@@ -70,7 +122,7 @@ class Exploration:
             return "impossible"
 
     def predicted(self, fields: dict[str, Any]) -> float:
-        return self.table.latency_ms(self.space.config(fields))
+        return self.table.latency_ms(self.subject.config(fields))
 
     def run_of(self, number: int) -> Path:
         return self.folder / "runs" / f"{number:03d}"
@@ -85,9 +137,10 @@ def explore(
     budget: str,
     trials: int = 50,
     hours: float | None = None,
+    supernet: str | Path | None = None,
     mixers: str | None = None,
     channel_mixers: str | None = None,
-    recipe: str | Path = "quick",
+    recipe: str | Path | None = None,
     epochs: int | None = None,
     size: int | None = None,
     batch: int | None = None,
@@ -98,46 +151,50 @@ def explore(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Searches compositions of parts (`pyramid`) for the best accuracy at every latency, and writes a page of them.
+    """Searches compositions of parts (`pyramid`), or the parts of a super-network, and writes a page of the best.
 
-    Candidates are refused by their predicted cost; those that fit are trained for a short while, and stopped early
-    where one as fast was clearly better. All is kept in an SQLite file: killed at any moment, the same call continues.
+    Candidates are refused by their predicted cost. Compositions that fit are trained for a short while, and stopped
+    early where one as fast was clearly better; sub-networks are judged as they are, their batch norms measured anew.
+    All is kept in an SQLite file: killed at any moment, the same call continues.
 
     Args:
         data: as for `train`.
         budget: limits of latency, params and macs, as in "latency<5ms,params<10M".
-        trials: compositions to train, with those of earlier calls.
+        trials: candidates to train or to judge, with those of earlier calls.
         hours: when no more are begun.
+        supernet: the run of a super-network (`train(method="progressive_shrinking")`) whose parts are searched.
         mixers, channel_mixers: names and wildcards with commas; all parts where None.
-        recipe, epochs, size, batch, lr: of the short trainings, as for `train`.
+        recipe, epochs, size, batch, lr: of the short trainings, as for `train`; the recipe is "quick" where None.
         threads: that latency is predicted and measured with; PyTorch's number where None.
-        ray: the address of a Ray cluster that trains side by side; "local" for this machine's cores.
+        ray: the address of a Ray cluster that works side by side; "local" for this machine's cores.
         out: the folder; one in runs/ named after data, budget and settings where None.
 
     Returns:
         The path of report.html. Beside it winner.yaml is the most accurate within the budget, for `ommatid train
-        --config`, and compositions/ has a file for each of the front, for `ommatid compare --models`.
+        --config`, and compositions/ has a file for each of the front, for `ommatid compare --models`; of sub-networks,
+        winner/ is a run folder.
 
     Raises:
-        ValueError: the data or a setting is impossible, or no composition fits the budget.
+        ValueError: the data or a setting is impossible, or no candidate fits the budget.
     """
     require(trials >= 1, "trials", trials, "1 or more")
     require(hours is None or hours > 0, "hours", hours, "a number above 0")
-    limits = Budget.parse(budget)
-    task = find_task(CLASSIFICATION)
-    load_recipe(recipe).changed(epochs=epochs, batch=batch, lr=lr, precision=None)
-    images = task.open(str(data), None)
-    side = size or task.usual_size(images)
-    space = Space(
-        side, len(images.classes), chosen_parts("mixer", mixers), chosen_parts("channel_mixer", channel_mixers)
-    )
-    training = {"recipe": str(recipe), "epochs": epochs, "size": side, "batch": batch, "lr": lr, "seed": seed}
-    settings = {"budget": budget, **training, "mixers": mixers, "channel_mixers": channel_mixers, "threads": threads}
+    limits, task = Budget.parse(budget), find_task(CLASSIFICATION)
     place = data_place(data, task.embedded)
+    training = {"recipe": recipe and str(recipe), "epochs": epochs, "size": size, "batch": batch, "lr": lr}
+    parts = {"mixers": mixers, "channel_mixers": channel_mixers}
+    subject: Subject
+    if supernet is None:
+        subject = Compositions(place, training, **parts, seed=seed, threads=threads)
+    else:
+        _refuse_beside_supernet(training | parts)
+        subject = Subnets(Source.of(data_place(supernet), place), seed=seed, threads=threads)
+    images, options = subject.images, {"budget": budget, **subject.options, "threads": threads}
+    settings = {**options, **subject.facts}
     folder = Path(out).expanduser() if out else Path("runs", _default_name(place, settings))
     asked = {"trials": trials, "hours": hours, "ray": ray, "out": out}
     results = {
-        "title": f"Compositions for {Path(images.origin).name}",
+        "title": subject.title,
         "task": task.name,
         "yardstick": task.yardstick.to_dict(),
         "data": {
@@ -150,32 +207,38 @@ def explore(
         },
         "machine": describe_machine(),
         "settings": json.loads(json.dumps(settings)),
-        "command": _command(data, settings | asked),
+        "command": _command(data, options | asked),
     }
     console = Console(stderr=True, quiet=not progress, highlight=False, markup=False, soft_wrap=True)
     with alone_in(folder):
         check_alike(folder, results)
-        search, table = Search(folder / "search.db", space, seed=seed), CostTable(threads=threads)
-        this = Exploration(folder, limits, space, search, table, training | {"data": place}, results, console)
-        if table.scale is None:
+        search = Search(folder / "search.db", subject.space, seed=seed)
+        this = Exploration(folder, limits, subject, search, results, console)
+        if this.table.scale is None:
             _calibrate(this)
         _search(this, trials, hours, ray)
         page = _finish(this)
     return page
 
 
+def _refuse_beside_supernet(options: Mapping[str, Any]) -> None:
+    given = [name.replace("_", "-") for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"parts of a super-network are not trained, nor composed: leave out {', '.join(given)}")
+
+
 def _calibrate(this: Exploration) -> None:
-    this.say(f"measuring what parts cost here, into {this.table.path}")
-    calibrating = Search.drawn(this.space, this.reject, CALIBRATING, seed=0)
-    this.table.calibrate(this.space.config(fields) for fields in calibrating)
+    this.say(f"measuring what their pieces cost here, into {this.table.path}")
+    calibrating = Search.drawn(this.subject.space, this.reject, CALIBRATING, seed=0)
+    this.table.calibrate(this.subject.config(fields) for fields in calibrating)
     this.table.save()
 
 
 def _search(this: Exploration, trials: int, hours: float | None, ray: str | None) -> None:
-    """Trains until there are so many compositions, or the time is over; what an earlier call had begun comes first."""
+    """Until there are so many candidates, or the time is over; what an earlier call had begun comes first."""
     end = time.monotonic() + 3600 * hours if hours else float("inf")
 
-    def jobs() -> Iterator[Trial]:
+    def jobs() -> Iterator[Work]:
         for tried in this.search.tried():
             if tried.state == "begun":
                 yield _job(this, tried)
@@ -184,27 +247,29 @@ def _search(this: Exploration, trials: int, hours: float | None, ray: str | None
             this.table.save()
             yield _job(this, proposed)
 
-    for trial, result, failure in spread(Trial.run, jobs(), ray):
+    for trial, result, failure in spread(_run, jobs(), ray):
         _note_down(this, trial, result, failure)
         if ray is None:
             _measure(this, trial.number)
         _write(this)
 
 
-def _job(this: Exploration, tried: Tried) -> Trial:
+def _run(work: Work) -> TrialResult:
+    return work.run()
+
+
+def _job(this: Exploration, tried: Tried) -> Work:
     latency = this.predicted(tried.fields)
     rivals = [
         other.facts["curve"]
         for other in this.search.tried()
         if other.state == "finished" and other.facts["predicted_ms"] <= latency
     ]
-    return Trial(
-        tried.number, tried.fields, latency, this.run_of(tried.number).resolve(), dict(this.training), tuple(rivals)
-    )
+    return this.subject.trial(tried, latency, this.run_of(tried.number).resolve(), rivals)
 
 
-def _note_down(this: Exploration, trial: Trial, result: TrialResult | None, failure: str | None) -> None:
-    name = f"{trial.number}: {_mixers(trial.fields)}"
+def _note_down(this: Exploration, trial: Work, result: TrialResult | None, failure: str | None) -> None:
+    name = f"{trial.number}: {this.subject.name(trial.fields)}"
     if result is None:
         this.search.fail(trial.number, failure or "no reason is known")
         this.say(f"{name} failed: {failure}")
@@ -248,20 +313,24 @@ def _finish(this: Exploration) -> Path:
 
 
 def _write(this: Exploration) -> Path:
-    """The page and the tables, and a file for each composition of the front."""
+    """The page and the tables, and files of the front."""
     metrics = find_task(CLASSIFICATION).yardstick.metrics
     rows = []
     for tried in this.search.tried():
         if tried.state in ("finished", "failed"):
             blank = new_row(
-                f"{tried.number}: {_mixers(tried.fields)}", "pyramid", 0, f"runs/{tried.number:03d}", metrics
+                f"{tried.number}: {this.subject.name(tried.fields)}",
+                this.subject.family,
+                0,
+                f"runs/{tried.number:03d}",
+                metrics,
             )
             found = {"status": "done", **tried.facts["row"]} if tried.state == "finished" else {"status": "failed"}
             rows.append(blank | found | this.search.notes(tried.number) | {"error": tried.facts.get("error")})
     front = _front(this)
     winner = _winner(this, front)
     composed = {tried.number: tried.fields for tried in front}
-    write_compositions(this.folder, composed, this.run_of(winner.number) if winner else None)
+    this.subject.write(this.folder, composed, this.run_of(winner.number) if winner else None)
     return save(this.folder, {**this.results, "notes": _told(this), "runs": rows})
 
 
@@ -287,23 +356,20 @@ def _told(this: Exploration) -> list[str]:
     tried, rejected = this.search.tried(), this.search.rejected
     refused, stopped = sum(rejected.values()), [one.state for one in tried].count("stopped")
     why = ", ".join(f"{count} by {reason}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
+    cut = f", {stopped} of them stopped early" if stopped else ""
     lines = [
-        f"{len(tried) + refused} compositions considered for {this.budget.text}: {refused} refused without being built"
-        f"{f' ({why})' if why else ''}, {len(tried)} trained, {stopped} of them stopped early."
+        f"{len(tried) + refused} {this.subject.noun} considered for {this.budget.text}: {refused} refused without "
+        f"being built{f' ({why})' if why else ''}, {len(tried)} {this.subject.done}{cut}."
     ]
     winner = _winner(this, _front(this))
     if winner:
         slow = this.budget.exceeded("latency_ms", _latency(this, winner))
         lines += [
-            f"Winner: {winner.number} ({_mixers(winner.fields)}), {winner.facts['row'][METRIC]:.1%}, predicted "
-            f"{significant(winner.facts['predicted_ms'])} ms{f'; measured {slow}' if slow else ''}.",
-            f"Train it: ommatid train --config {this.folder / 'winner.yaml'} --out FOLDER",
+            f"Winner: {winner.number} ({this.subject.name(winner.fields)}), {winner.facts['row'][METRIC]:.1%}, "
+            f"predicted {significant(winner.facts['predicted_ms'])} ms{f'; measured {slow}' if slow else ''}.",
+            this.subject.advice(this.folder),
         ]
     return lines
-
-
-def _mixers(fields: Mapping[str, Any]) -> str:
-    return ", ".join(fields["mixer"])
 
 
 def _default_name(place: str, settings: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ommatid.methods.composing.space import Space
+from ommatid.methods.composing.space import Chooser
 
 CANDIDATES = 2000
 """Refused in a row before a search gives up."""
@@ -23,6 +23,13 @@ STARTUP = 10
 """Compositions drawn at random before the estimator chooses."""
 
 Reject = Callable[[dict[str, Any]], str | None]
+
+
+class Space(Protocol):
+    """What is chosen from."""
+
+    def choose(self, trial: Chooser) -> dict[str, Any]:
+        """The fields of a candidate, JSON-like."""
 
 
 @dataclass(frozen=True)

@@ -282,26 +282,25 @@ def _elastic_stage(config: OnceForAllConfig, stage: int) -> nn.Sequential:
 
 
 def _plain_stage(config: OnceForAllConfig, stage: int) -> nn.Sequential:
-    setting, most = config.setting, max(config.depths)
+    return nn.Sequential(*(plain_block(config, stage, index) for index in range(config.setting.depths[stage])))
+
+
+def plain_block(config: OnceForAllConfig, stage: int, index: int) -> nn.Module:
+    """A block of a sub-network: (B, H, W, C_in) -> (B, H / s, W / s, C)."""
+    setting, number = config.setting, stage * max(config.depths) + index
     before, dim = config.widths[stage + 1], config.widths[stage + 2]
-    blocks = []
-    for index in range(setting.depths[stage]):
-        number, in_dim = stage * most + index, dim if index else before
-        hidden = mobile_width(round(in_dim * setting.expands[number]))
-        blocks.append(
-            _shortcut(
-                MBConv(
-                    in_dim,
-                    dim,
-                    hidden,
-                    kernel_size=setting.kernels[number],
-                    stride=1 if index else STRIDES[stage],
-                    act=_activation(HARD_SWISH[stage]),
-                    gate=gated(hidden) if GATED[stage] else None,
-                )
-            )
-        )
-    return nn.Sequential(*blocks)
+    in_dim = dim if index else before
+    hidden = mobile_width(round(in_dim * setting.expands[number]))
+    block = MBConv(
+        in_dim,
+        dim,
+        hidden,
+        kernel_size=setting.kernels[number],
+        stride=1 if index else STRIDES[stage],
+        act=_activation(HARD_SWISH[stage]),
+        gate=gated(hidden) if GATED[stage] else None,
+    )
+    return _shortcut(block)
 
 
 def _shortcut(block: ElasticMBConv | MBConv) -> nn.Module:
@@ -329,7 +328,14 @@ VARIANTS: dict[str, PartConfig] = {
     ),
 }
 
-BLOCK_NAMES = [
+REFERENCE_NAMES = [
+    (r"^m\.", "block."),
+    (r"^first_conv\.conv\.", "ends.stem.conv."),
+    (r"^first_conv\.bn\.", "ends.stem.norm."),
+    (r"^final_expand_layer\.conv\.", "ends.expand.conv."),
+    (r"^final_expand_layer\.bn\.", "ends.expand.norm."),
+    (r"^feature_mix_layer\.conv\.", "ends.mix."),
+    (r"^classifier\.linear\.", "head."),
     (r"inverted_bottleneck\.conv\.conv\.", "largest.expand.conv."),
     (r"inverted_bottleneck\.bn\.bn\.", "largest.expand.norm."),
     (r"depth_conv\.conv\.(\d+to\d+)_matrix$", r"transforms.\1"),
@@ -339,17 +345,6 @@ BLOCK_NAMES = [
     (r"depth_conv\.se\.fc\.expand\.", "largest.gate.fc2."),
     (r"point_linear\.conv\.conv\.", "largest.reduce.conv."),
     (r"point_linear\.bn\.bn\.", "largest.reduce.norm."),
-]
-
-REFERENCE_NAMES = [
-    (r"^m\.", "block."),
-    (r"^first_conv\.conv\.", "ends.stem.conv."),
-    (r"^first_conv\.bn\.", "ends.stem.norm."),
-    (r"^final_expand_layer\.conv\.", "ends.expand.conv."),
-    (r"^final_expand_layer\.bn\.", "ends.expand.norm."),
-    (r"^feature_mix_layer\.conv\.", "ends.mix."),
-    (r"^classifier\.linear\.", "head."),
-    *BLOCK_NAMES,
 ]
 
 
