@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from ommatid.models.config import Config, require, suggest
 from ommatid.models.registry import Family, families, family_of, is_classifier, register
 from ommatid.nn.block import Block, Trunk
 from ommatid.nn.mixers import Attention
+from ommatid.nn.sparse import hold_zeros_
 from ommatid.nn.sparse_attention import ConnectivityPredictor, SparseAttention
 from ommatid.nn.trunks.clustered import ClusteredTrunk
 from ommatid.nn.trunks.exiting import ExitingTrunk
@@ -41,6 +43,21 @@ def trunk_of(model: nn.Module) -> Trunk:
     return blocks
 
 
+def width_of(trunk: Trunk) -> int:
+    """Of its tokens; less than the config says where units were removed."""
+    block = trunk[0]
+    assert isinstance(block, Block)
+    attention = block.token.inner
+    assert isinstance(attention, Attention)
+    return attention.qkv.in_features
+
+
+def common_width(model: nn.Module) -> int:
+    """What divides the width of a model's tokens as well as that in its config, with which a loaded one is built."""
+    width, config = width_of(trunk_of(model)), getattr(model, "config", None)
+    return math.gcd(width, getattr(config, "dim", width))
+
+
 def _merging(model: Backbone, *, r: int | list[int], inflection: float = 0.0, prop_attn: bool = True) -> nn.Module:
     trunk = trunk_of(model)
     schedule = merging_schedule(len(trunk), r, inflection)
@@ -60,9 +77,10 @@ def _interpreted(model: Backbone, *, groups: list[int], heads: int, trained_grou
     require(trunk.special == 1, "model", type(model).__name__, "one with a class token, which asks the others")
     whole = sum(groups) == len(trunk) and min(groups) > 0
     require(whole, "groups", groups, f"block counts that add up to {len(trunk)}")
-    require(model.embed_dim % heads == 0, "heads", heads, f"a divisor of the width ({model.embed_dim})")
+    width, common = width_of(trunk), common_width(model)
+    require(common % heads == 0, "heads", heads, f"a divisor of the width ({common})")
     asked = len(groups) if trained_groups is None else trained_groups
-    return InterpretedTrunk(trunk, groups, model.embed_dim, heads, trained_groups=asked)
+    return InterpretedTrunk(trunk, groups, width, heads, trained_groups=asked)
 
 
 def _sparse(model: Backbone, *, tokens: int, mode: str = "sparse", **numbers: Any) -> nn.Module:
@@ -72,9 +90,9 @@ def _sparse(model: Backbone, *, tokens: int, mode: str = "sparse", **numbers: An
         assert isinstance(block, Block)
         dense = block.token.inner
         assert isinstance(dense, Attention)
-        predictor = ConnectivityPredictor(model.embed_dim // dense.heads, tokens, **numbers)
+        predictor = ConnectivityPredictor(dense.proj.in_features // dense.heads, tokens, **numbers)
         sparse = SparseAttention(
-            model.embed_dim, dense.heads, predictor, mode="sparse" if mode == "sparse" else "reconstruct"
+            dense.qkv.in_features, dense.heads, predictor, mode="sparse" if mode == "sparse" else "reconstruct"
         )
         sparse.qkv, sparse.proj = dense.qkv, dense.proj
         block.token.inner = sparse
@@ -195,4 +213,30 @@ def reduced(model: nn.Module, method: str, settings: dict[str, Any]) -> Reduced:
         num_classes=own.num_classes,
         drop_path_rate=own.drop_path_rate,
     )
-    return Reduced(config, copy.deepcopy(model)).train(model.training)
+    copied = copy.deepcopy(model)
+    modules, parameters = dict(copied.named_modules()), dict(copied.named_parameters())
+    made = Reduced(config, copied).train(model.training)
+    _take_over_(made, model, modules, parameters)
+    return made
+
+
+def _take_over_(
+    made: Reduced, model: nn.Module, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+) -> None:
+    """What the model says of units and weights that it has lost before, by the names that things have now.
+
+    modules, parameters: of the copy that was taken into `made`, by their names before.
+    """
+    places = {id(part): name for name, part in made.named_modules()}
+    resized: dict[str, Any] = {}
+    for path, value in (getattr(model, "resized", None) or {}).items():
+        owner, _, leaf = path.rpartition(".")
+        resized[f"{places.get(id(modules[owner]), f'model.{owner}')}.{leaf}"] = value
+        if not owner:
+            resized[leaf] = value
+    if resized:
+        made.resized = resized
+    names = {id(value): name for name, value in made.named_parameters()}
+    sparse = [names[id(parameters[name])] for name in getattr(model, "sparse", ())]
+    if sparse:
+        hold_zeros_(made, sparse)

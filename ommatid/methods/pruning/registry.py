@@ -88,8 +88,8 @@ def structural(
         most = sum(chunk.macs for chunk in chunks)
 
         def reduce(fraction: float) -> Reduced:
-            low, high = 0.0, 1.0
-            for _ in range(STEPS):
+            low, high = 0.0, 1.0 if task.cost(model) > fraction else 0.0
+            for _ in range(STEPS if high else 0):
                 middle = (low + high) / 2
                 tried = prune(model, structure, keep_within(structure, chunks, middle * most))
                 low, high = (low, middle) if task.cost(tried) <= fraction else (middle, high)

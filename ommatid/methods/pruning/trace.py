@@ -19,6 +19,7 @@ from ommatid.methods.pruning.dimensions import (
     split,
     unify,
 )
+from ommatid.nn.trunks.exiting import without_exits
 
 Axes = list[Axis]
 """Of one tensor."""
@@ -34,7 +35,7 @@ def parameter_axes(model: nn.Module, example: Tensor) -> dict[str, Axes]:
     """
     was_training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_exits(model):
             program = torch.export.export(model.eval(), (example,), strict=False)
     finally:
         model.train(was_training)

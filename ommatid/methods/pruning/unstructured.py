@@ -6,6 +6,7 @@ GPUs with sparse tensor cores (`nn/sparse.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -28,12 +29,13 @@ ALLOWANCE = 0.1
 def block_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """The linear layers and ungrouped convolutions inside of blocks, by name, in order.
 
-    Not what leads into stages, the head, and networks that make position biases.
+    Not what leads into stages, the head, networks that make position biases, and what methods on tokens have learned.
     """
-    skipped = ("downsample", "bias", "stem", "head")
+    skipped = ("downsample", "bias", "stem", "head", "interpreters", "predictor")
     layers: dict[str, nn.Linear | nn.Conv2d] = {}
     for name, layer in model.named_modules():
-        inside = name.startswith(("blocks.", "stages.")) and not any(word in name.split(".") for word in skipped)
+        words = _place(name)
+        inside = len(words) > 1 and words[0] in ("blocks", "stages") and not any(word in words for word in skipped)
         if inside and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
             layers[name] = layer
     return layers
@@ -87,7 +89,9 @@ def local_(
         masks = {}
         for name in names:
             weight = layers[name].weight
-            if method == "sparsegpt":
+            if sparsity[name] == 0:  # SparseGPT's smallest weight would go even so
+                masks[name] = torch.ones_like(weight)
+            elif method == "sparsegpt":
                 weight.data.copy_(sparsegpt(weight, statistics[name].hessian, sparsity[name]))
                 masks[name] = weight != 0
             else:
@@ -118,9 +122,14 @@ def ecoflap_sparsity(
 
 def block_of(name: str) -> str:
     """A layer's name up to the last number in it but those inside of a block: "stages.1.blocks.0", "blocks.3"."""
-    words = name.split(".")
+    words = _place(name)
     depth = 4 if words[0] == "stages" and len(words) > 2 and words[2] == "blocks" else 2
     return ".".join(words[:depth])
+
+
+def _place(name: str) -> list[str]:
+    """The words of a layer's name in the model that it was made for, also where that has got another trunk since."""
+    return re.sub(r"^model\.(blocks\.(?=blocks\.))?", "", name).split(".")
 
 
 def _some(layers: dict[str, nn.Linear | nn.Conv2d]) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ommatid.methods.reduced import Reduced, reduced, trunk_of
+from ommatid.methods.reduced import Reduced, common_width, reduced, trunk_of
 from ommatid.models.backbones.dependencyvit import DependencyViT
 from ommatid.models.config import require
 from ommatid.models.sizes import whole_patches
@@ -78,7 +78,7 @@ def drop_tokens(model: nn.Module, *, groups: Sequence[int] | None = None, heads:
     Raises:
         ValueError: as `merge_tokens`.
     """
-    depth, width = len(trunk_of(model)), int(model.embed_dim)  # type: ignore[arg-type]
+    depth, width = len(trunk_of(model)), common_width(model)
     thirds = [depth // 3 + (i < depth % 3) for i in range(3)]
     heads = heads or next(count for count in (6, 5, 4, 3, 2, 1) if width % count == 0)
     settings = {"groups": list(groups or [size for size in thirds if size]), "heads": heads}

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ommatid.nn.block import Trunk
 from ommatid.ops.saturation import saturated
+
+
+@contextmanager
+def without_exits(model: nn.Module) -> Iterator[None]:
+    """While the block runs, all blocks of all trunks do, for all images."""
+    trunks = [part for part in model.modules() if isinstance(part, ExitingTrunk)]
+    thresholds = [trunk.threshold for trunk in trunks]
+    for trunk in trunks:
+        trunk.threshold = 1.0
+    try:
+        yield
+    finally:
+        for trunk, threshold in zip(trunks, thresholds, strict=True):
+            trunk.threshold = threshold
 
 
 class ExitingTrunk(Trunk):
