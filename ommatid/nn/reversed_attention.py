@@ -20,6 +20,7 @@ class ReversedAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5  # also of a layer whose heads have lost units since
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.head_selector = nn.Linear(dim, heads, bias=False)
         self.message_controller = nn.Sequential(
@@ -41,7 +42,7 @@ class ReversedAttention(nn.Module):
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         message = message * self.message_controller(x)[..., 0]
         chosen = (self.head_selector(x) / SELECTOR_TEMPERATURE).softmax(-1) * message[..., None]
-        attention = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
+        attention = (query * self.scale @ key.mT).softmax(-1)
         return attention * chosen.mT[..., None], value, message
 
 

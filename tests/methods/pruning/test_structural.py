@@ -53,6 +53,19 @@ def test_half_of_every_group_gives_the_masked_models_answers(described) -> None:
     assert count(prune(model, structure, halves(structure))) < 0.6 * count(model)
 
 
+@pytest.mark.parametrize("lite", [(), (2, 3)])
+def test_heads_that_lost_units_keep_the_scale_of_their_scores(lite: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    shape = {"image_size": 32, "patch_size": 8, "dim": 32, "heads": 4, "depth": 3}
+    model = ommatid.create_model("dependencyvit", num_classes=5, prune_layers=lite, **shape).eval()
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.3, 0.5)
+    image = torch.rand(1, 3, 32, 32)
+    structure = describe(model, image)
+    assert any(group.name.endswith("attention.qkv.weight") for group in structure.groups)
+    assert verify(model, structure, halves(structure), image) < 1e-6
+
+
 def test_masks_change_the_model_at_all(described) -> None:
     model, image, structure = described
     assert difference(masked(model, structure, halves(structure)), model, image) > 1e-3
