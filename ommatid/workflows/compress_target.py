@@ -30,14 +30,6 @@ def parse_target(text: str) -> Target:
     return Target(match[1], float(match[2]))
 
 
-def parse_tolerance(text: str) -> float:
-    """Accuracy that may be lost, 0 to 1. Raises ValueError for what is not "N point(s)"."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*(points?|%)?\s*", text)
-    if match is None:
-        raise ValueError(f"tolerance = {text!r} is not possible: allowed is a number of points, as in '1 point'")
-    return float(match[1]) / 100
-
-
 def cost_ratio(row: Mapping[str, Any], original: Mapping[str, Any], cost: str) -> float:
     """A setting's cost, as a fraction of the original's. Latencies were measured in turn with it."""
     if cost == "latency":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from ommatid.runs.evaluation import own_run
 from ommatid.runs.files import write_json
 from ommatid.runs.trained import Trained, open_trained
 from ommatid.workflows.export import classifier_subject, moved_into
+from ommatid.workflows.tolerance import parse_tolerance
 
 CALIBRATION, BATCH = 320, 32
 """Training images whose activations are looked at, and how many go through the model at a time."""
@@ -93,14 +93,6 @@ def quantize(
     description = description_of(path)
     write_json(description, {"file": path.name, "format": "openvino", **subject.description, "quantized": told})
     return Quantized(path, description, before, after, in_float)
-
-
-def parse_tolerance(text: str) -> float:
-    """`"1 point"` -> 0.01. Raises ValueError for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:points?|%)?\s*", text)
-    require(match is not None, "tolerance", text, 'points of accuracy, as in "1 point" or "0.5 points"')
-    assert match is not None
-    return float(match[1]) / 100
 
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -13,7 +13,7 @@ from ommatid.data import eval_transform, open_data
 from ommatid.runs.trained import open_trained
 from ommatid.workflows.evaluate import evaluate
 from ommatid.workflows.opening import open_classifier
-from ommatid.workflows.quantize import parse_tolerance, quantize
+from ommatid.workflows.quantize import quantize
 from ommatid.workflows.train import train
 
 pytest.importorskip("nncf", reason="nncf is not installed")
@@ -41,11 +41,6 @@ def test_the_file_is_as_good_smaller_inside_and_taken_by_other_verbs(run: Path) 
         expected, answer = trained.model(images), integers.model(images)
     assert 0 < (answer - expected).abs().max() < 0.5 * expected.abs().max()
     assert evaluate(done.path, out=run / "judged")["accuracy"] == pytest.approx(done.after.accuracy)
-
-
-@pytest.mark.parametrize(("text", "share"), [("1 point", 0.01), ("0.5 points", 0.005), ("2%", 0.02), ("3", 0.03)])
-def test_tolerances_are_points(text: str, share: float) -> None:
-    assert parse_tolerance(text) == pytest.approx(share)
 
 
 def test_other_words_and_other_places_are_refused(run: Path) -> None:
