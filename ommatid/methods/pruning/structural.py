@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ommatid.methods.pruning.dimensions import Dimension, leaves, resolved
 from ommatid.methods.pruning.dimensions import kept as kept_entries
-from ommatid.methods.pruning.trace import Axes, parameter_axes
+from ommatid.methods.pruning.trace import parameter_axes
+from ommatid.methods.pruning.tracer import Axes
 from ommatid.nn.resize import replace_tensor
 
 Kind = Literal["heads", "hidden", "width"]

@@ -1,0 +1,107 @@
+"""How axes go through layers that have weights of their own: products with them, convolutions, norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ommatid.methods.pruning.dimensions import freeze, mark_normed, new_axis, unify
+from ommatid.methods.pruning.tracer import Axes, Node, Rule, Tracer, argument, frozen, shape_of
+
+
+def _linear(trace: Tracer, node: Node) -> Axes:
+    x, weight = trace.of(node.args[0]), trace.of(node.args[1])
+    unify(x[-1], weight[1])
+    bias = argument(node, 2, "bias")
+    if bias is not None:
+        unify(trace.of(bias)[0], weight[0])
+    return [*x[:-1], weight[0]]
+
+
+def _convolution(trace: Tracer, node: Node) -> Any:
+    x, weight = trace.of(node.args[0]), trace.of(node.args[1])
+    groups = argument(node, 6, "groups", 1)
+    if len(x) != len(weight):
+        return trace.unknown(node)
+    _freeze_kernel(weight)
+    if groups == 1:
+        unify(x[1], weight[1])
+    else:
+        group, several = new_axis(groups), shape_of(node)[1] // groups
+        freeze(weight[1])
+        unify(x[1], [*group, *weight[1]])
+        unify(weight[0], [*group, *new_axis(several, frozen=True)])
+    bias = argument(node, 2, "bias")
+    if bias is not None:
+        unify(trace.of(bias)[0], weight[0])
+    return [x[0], weight[0], *frozen(node.meta["val"])[2:]]
+
+
+def _freeze_kernel(weight: Axes) -> None:
+    for axis in weight[2:]:
+        freeze(axis)
+
+
+def _transposed_convolution(trace: Tracer, node: Node) -> Any:
+    x, weight = trace.of(node.args[0]), trace.of(node.args[1])
+    if argument(node, 6, "groups", 1) != 1:
+        return trace.unknown(node)
+    _freeze_kernel(weight)
+    unify(x[1], weight[0])
+    bias = argument(node, 2, "bias")
+    if bias is not None:
+        unify(trace.of(bias)[0], weight[1])
+    return [x[0], weight[1], *frozen(node.meta["val"])[2:]]
+
+
+def _last_axes_norm(trace: Tracer, node: Node) -> Axes:
+    x, normed = trace.of(node.args[0]), len(node.args[1])
+    for parameter in node.args[2:4]:
+        if parameter is not None:
+            for axis, own in zip(x[-normed:], trace.of(parameter), strict=True):
+                unify(axis, own)
+    for axis in x[-normed:]:
+        mark_normed(axis)
+    return x
+
+
+def _channel_norm(trace: Tracer, node: Node) -> Axes:
+    x = trace.of(node.args[0])
+    for parameter in node.args[1:5]:
+        if parameter is not None:
+            unify(x[1], trace.of(parameter)[0])
+    return x
+
+
+def _group_norm(trace: Tracer, node: Node) -> Axes:
+    x = trace.of(node.args[0])
+    for parameter in node.args[2:4]:
+        if parameter is not None:
+            unify(x[1], trace.of(parameter)[0])
+    if node.args[1] != shape_of(node)[1]:
+        freeze(x[1])
+    return x
+
+
+def _prelu(trace: Tracer, node: Node) -> Axes:
+    x, weight = (trace.of(argument) for argument in node.args[:2])
+    if weight and weight[0]:
+        unify(x[1], weight[0])
+    return x
+
+
+def _addmm(trace: Tracer, node: Node) -> Axes:
+    bias, one, other = (trace.of(argument) for argument in node.args[:3])
+    unify(one[-1], other[-2])
+    return trace.broadcast([[one[-2], other[-1]], bias], shape_of(node))
+
+
+RULES: dict[str, Rule] = {
+    "linear": _linear,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    "conv_transpose2d": _transposed_convolution,
+    **dict.fromkeys(("layer_norm", "rms_norm"), _last_axes_norm),
+    "batch_norm": _channel_norm,
+    "group_norm": _group_norm,
+    "prelu": _prelu,
+    "addmm": _addmm,
+}
