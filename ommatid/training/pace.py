@@ -26,9 +26,10 @@ def epochs_within(minutes: float, model: nn.Module, data: TaskData, settings: Se
     task = find_task(settings.task)
     batches = Batches(task, data, settings)
     steps = batches.per_epoch(1)
-    make = partial(make_optimizer, recipe=settings.recipe, steps=steps)
+    whole = settings.recipe.epochs * steps
+    make = partial(make_optimizer, recipe=settings.recipe, steps=whole)
     trial = copy.deepcopy(model)
-    training = find_method(settings.method).training(task.training(trial, data, settings, make), settings)
+    training = find_method(settings.method).training(task.training(trial, data, settings, make), settings, whole)
     if settings.compile:
         trial.compile()
     clock = _Clock()
