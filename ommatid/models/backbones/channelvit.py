@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, classifier
@@ -164,9 +163,35 @@ def stretched(table: Tensor, size: tuple[int, int]) -> Tensor:
 
     So the result is compressed by a tenth of a cell, even where the size is that of the table.
     """
-    scale = tuple((new + 0.1) / old for new, old in zip(size, table.shape[1:3], strict=True))
-    resized = F.interpolate(table.permute(0, 3, 1, 2).float(), scale_factor=scale, mode="bicubic")
-    return resized.permute(0, 2, 3, 1).to(table.dtype)
+    rows, columns = (
+        bicubic_weights(old, new, (new + 0.1) / old, table.device)
+        for old, new in zip(table.shape[1:3], size, strict=True)
+    )
+    return torch.einsum("yh,bhwd,xw->byxd", rows, table.float(), columns).to(table.dtype)
+
+
+def bicubic_weights(old: int, new: int, scale: float, device: torch.device) -> Tensor:
+    """(new, old): what each old sample counts in each new one, of which there are `scale` in one step between old ones.
+
+    Half-pixel centres, the cubic kernel with a = -0.75, edges repeated, as PyTorch's interpolation does it when it is
+    given a scale. Runtimes other than PyTorch go by the sizes alone, which is why the weights are spelled out.
+    """
+    centres = (torch.arange(new, device=device) + 0.5) / scale - 0.5
+    beyond = 2
+    samples = torch.arange(-beyond, old + beyond, device=device)
+    weights = cubic(centres[:, None] - samples)
+    before, inside, after = weights.split((beyond, old, beyond), dim=1)
+    inside[:, 0] += before.sum(1)
+    inside[:, -1] += after.sum(1)
+    return inside
+
+
+def cubic(distance: Tensor, a: float = -0.75) -> Tensor:
+    """The kernel of cubic convolution (Keys, 1981)."""
+    x = distance.abs()
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
 TINY = ChannelViTConfig()
