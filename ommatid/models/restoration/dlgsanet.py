@@ -94,8 +94,8 @@ class DLGSANet(Restorer):
         return self.range.to_image(self.reconstruction(self.deep(self.shallow(self.range.to_map(image)))))
 
     def exported_sides(self) -> Sides:
-        """Those of one tile."""
-        return Sides(longest=self.config.tlc_kernel)
+        """With tiles those of more than one, along both axes."""
+        return Sides() if self.config.tlc_kernel is None else Sides(shortest=self.config.tlc_kernel + 1)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the output of each group, (B, C, H, W)."""

@@ -37,7 +37,7 @@ class TransposedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.conv(self.qkv(x))
-        if self.training or self.tile is None or self.tile >= max(x.shape[1:3]):
+        if self.training or self.tile is None or (x.shape[1] <= self.tile and x.shape[2] <= self.tile):
             return self.attend(qkv)
         tiles = self.attend(cut_tiles(qkv, self.tile))
         return average_tiles(tiles, (x.shape[1], x.shape[2]), self.tile)
