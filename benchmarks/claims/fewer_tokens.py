@@ -16,7 +16,7 @@ import torch
 from claim import parser, processor_seconds, report, verdict
 from torch import Tensor, nn
 
-from ommatid.measuring.measure import count_macs
+from ommatid.measuring.macs import count_macs
 from ommatid.methods.tokens import drop_tokens, merge_tokens
 from ommatid.models import create_model
 from ommatid.nn.trunks.interpreted import Interpreter

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from claim import parser, processor_seconds, report, verdict
 
-from ommatid.measuring.measure import count_macs, forward_memory
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import forward_memory
 from ommatid.models import create_model
 
 SIDE = 1024

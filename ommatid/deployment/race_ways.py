@@ -18,7 +18,8 @@ from ommatid.deployment.forms import (
     reduced_precisions,
     tensors_of,
 )
-from ommatid.measuring.measure import count_macs, image_for
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import image_for
 from ommatid.measuring.peers import output_error, published_size, timm_twin
 from ommatid.measuring.timing import Call, Clock, Quartiles, alternate, quartiles, thread_count
 from ommatid.models import create_model

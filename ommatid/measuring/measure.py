@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ommatid.measuring.macs import count_macs
 from ommatid.measuring.memory import peak_memory
 from ommatid.measuring.timing import Quartiles, quartiles, repeat, thread_count
 from ommatid.models.sizes import pair
@@ -141,14 +141,3 @@ def forward_memory(model: nn.Module, image: Tensor) -> int:
     """Most bytes held at once in one forward pass: weights, image, and all that is made on the way."""
     held = [image, *model.parameters(), *model.buffers()]
     return sum(tensor.nbytes for tensor in held) + peak_memory(lambda: model(image), image.device, held)
-
-
-def count_macs(model: nn.Module, image: Tensor) -> int:
-    """Multiply-adds of one forward pass. Model and image may be on the meta device, where it costs no arithmetic."""
-    # Loads PyTorch's symbolic algebra: a second that a list of models without MACs does not wait for.
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # Attention is counted as the two matrix products that it is: not every fused kernel is known to the counter.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(image)
-    return counter.get_total_flops() // 2

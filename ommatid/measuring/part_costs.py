@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ommatid.measuring.machine import describe_machine
-from ommatid.measuring.measure import count_macs
+from ommatid.measuring.macs import count_macs
 from ommatid.measuring.timing import alternate, quartiles, thread_count
 from ommatid.models.backbones.pyramid import Pyramid, PyramidConfig
 from ommatid.models.elements import Element, elements, whole

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.measuring.measure import count_macs, forward_memory
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import forward_memory
 from ommatid.measuring.timing import Clock, alternate, quartiles
 from ommatid.methods.pruning.registry import nonzero, stored_bytes
 

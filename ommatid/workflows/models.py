@@ -9,7 +9,8 @@ from torch import nn
 
 from ommatid.catalog.systems import all_systems
 from ommatid.catalog.variants import counted_parameters
-from ommatid.measuring.measure import DEFAULT_SIZE, count_macs, image_for
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import DEFAULT_SIZE, image_for
 from ommatid.models import create_model, families, list_models
 from ommatid.models.config import suggest
 from ommatid.models.registry import find, is_classifier

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
 from ommatid.data.augment import Augmentation, train_transform
 from ommatid.measuring.machine import describe_machine
-from ommatid.measuring.measure import check_settings, count_macs, forward_memory, image_for, prepared
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import check_settings, forward_memory, image_for, prepared
 from ommatid.measuring.timing import alternate, quartiles, thread_count
 from ommatid.methods.early_exit import exit_early
 from ommatid.methods.reduced import Reduced, trunk_of

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ommatid.measuring.macs import counted
 from ommatid.models import create_model
 from ommatid.models.backbones.pyramid import Pyramid, PyramidConfig
 from ommatid.models.composition import by_stage
@@ -78,15 +78,13 @@ def yaml_of(fields: dict[str, Any]) -> str:
 
 def _counted(model: Pyramid, image: Tensor) -> tuple[dict[str, int], list[tuple[int, int, int]]]:
     """Multiply-adds by module name, and the shape of each map behind the stem and the stages."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     shapes: list[tuple[int, int, int]] = []
 
     def note(_: nn.Module, __: Any, output: Tensor) -> None:
         shapes.append((output.shape[1], output.shape[2], output.shape[3]))
 
     hooks = [part.register_forward_hook(note) for part in (model.stem, *model.stages)]
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with counted() as counter:
         model(image)
     for hook in hooks:
         hook.remove()

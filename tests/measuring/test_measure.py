@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ommatid.measuring.measure import count_macs, forward_memory, image_for, measure
+from ommatid.measuring.macs import count_macs
+from ommatid.measuring.measure import forward_memory, image_for, measure
 from ommatid.models import create_model
+from ommatid.nn.moe import MoE, StackedMLP, linear_router
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 SPARED = 196 * 2 * 192 * 768
@@ -73,3 +75,10 @@ def test_macs_are_close_to_the_published_ones(system: str, index: int, spared: i
 def test_impossible_settings_are_named(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{setting} = "):
         measure(Small(), size=8, **{setting: value})
+
+
+def test_experts_count_as_the_dense_layer_that_a_token_sees() -> None:
+    tokens, dim, hidden, experts = 32, 16, 64, 4
+    moe = MoE(linear_router(dim, experts, 1), StackedMLP(experts, dim, hidden))
+    expected = tokens * (2 * dim * hidden + dim * experts)
+    assert count_macs(moe, torch.rand(tokens, dim)) == expected

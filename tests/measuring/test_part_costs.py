@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ommatid.measuring.measure import count_macs
+from ommatid.measuring.macs import count_macs
 from ommatid.measuring.part_costs import CostTable
 from ommatid.models.backbones.pyramid import Pyramid, PyramidConfig
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ommatid
-from ommatid.measuring.measure import count_macs
+from ommatid.measuring.macs import count_macs
 from ommatid.methods.pruning.registry import METHODS as ALL_WEIGHT_METHODS
 from ommatid.methods.pruning.registry import Task, nonzero
 from ommatid.methods.reduced import Reduced

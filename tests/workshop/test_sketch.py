@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ommatid.measuring.influence import class_influence, receptive_field
-from ommatid.measuring.measure import count_macs
+from ommatid.measuring.macs import count_macs
 from ommatid.models import create_model
 from ommatid.training.model_spec import parse_model
 from ommatid.workshop.compose_page import fields_of
