@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ommatid.cli.options import Device, Trained
+from ommatid.cli.options import Device, TrainedOrExported
 
 
 def restore(
-    run: Trained,
+    run: TrainedOrExported,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the restored pictures.")] = Path("restored"),
     tile: Annotated[int, typer.Option(help="Side in pixels of what the model sees at once.")] = 256,

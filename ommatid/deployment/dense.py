@@ -13,6 +13,9 @@ from ommatid.models.restorer import Sides
 from ommatid.runs.trained import SEGMENTATION
 from ommatid.tasks.whole_or_window import logits_of
 
+VIEWS = {"whole": "made to fit into sides", "window": "a window of such sides that slides over it"}
+"""How a description says what is done with pictures."""
+
 
 class DenseForm(nn.Module):
     """A dense model behind one of the interfaces below, which say in `outputs` what their answers are called."""
@@ -72,8 +75,12 @@ def form_of(model: DenseModel, task: str) -> DenseForm:
     return Masks(model) if isinstance(model, MaskTransformer) else Boxes(model)
 
 
-def dense_sides(model: DenseModel) -> Sides | None:
-    """The sides that a model might be free to have without being padded; None where they are fixed or unknown."""
+def dense_sides(model: DenseModel, trained: tuple[int, int]) -> Sides | None:
+    """The sides that a model might be free to have without being padded; None where they are fixed or unknown.
+
+    trained: those of its training. A file that had to see such images larger than the model does answers otherwise:
+    then None too.
+    """
     backbone = model.backbone
     if backbone is None or backbone.image_sizes.fixed is not None:
         return None
@@ -81,4 +88,5 @@ def dense_sides(model: DenseModel) -> Sides | None:
     assert isinstance(encoder, Encoder)
     multiple = math.lcm(backbone.image_sizes.multiple, coarsest_stride(backbone))
     # A map of one row would be taken for one of always one row.
-    return Sides((multiple, multiple), max(backbone.image_sizes.smallest, 2 * max(encoder.strides)))
+    sides = Sides((multiple, multiple), max(backbone.image_sizes.smallest, 2 * max(encoder.strides)))
+    return sides if sides.nearest(*trained) == encoder.padded_size(*trained) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,27 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(place.read_text(encoding="utf-8"))
         require(told["format"] in FORMATS, "format", told["format"], " or ".join(FORMATS))
-        return told | {"task": told["task"], "input": told["input"]}
+        return told | {key: told[key] for key in ("task", "model", "input")}
     except (KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"{place} is not a description that `ommatid export` wrote") from None
+
+
+def need(path: Path, told: dict[str, Any], keys: Sequence[str]) -> None:
+    """Raises ValueError where a description does not say what using the file takes."""
+    missing = next((key for key in keys if key not in told), None)
+    if missing is not None:
+        raise ValueError(f"{description_of(path)} does not say {missing}: export the run again")
+
+
+def opened_file(path: Path, told: dict[str, Any]) -> Run:
+    """Runs an exported file. Raises ValueError, in one line, where it can't be run here."""
+    try:
+        return FORMATS[told["format"]].open(path)
+    except ValueError:
+        raise
+    except Exception as problem:  # runtimes have errors of their own, of many lines
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise ValueError(f"{path} cannot be opened as {told['format']}: {reason}") from problem
 
 
 def open_exported(path: str | Path) -> Trained:
@@ -68,13 +87,8 @@ def open_exported(path: str | Path) -> Trained:
     told = read_description(path)
     if told["task"] != CLASSIFICATION:
         raise ValueError(f"{path} is of a {told['task']}, which tells no classes apart")
+    need(path, told, ("classes", "size", "mean", "std"))
     facts = WeightFacts(told["model"], tuple(told["classes"]), told["size"], tuple(told["mean"]), tuple(told["std"]))
-    try:
-        run = FORMATS[told["format"]].open(path)
-    except ValueError:
-        raise
-    except Exception as problem:  # runtimes have errors of their own, of many lines
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise ValueError(f"{path} cannot be opened as {told['format']}: {reason}") from problem
+    run = opened_file(path, told)
     prepares = told["input"]["type"].startswith("uint8")
     return Trained(PreparingModel(run, facts) if prepares else ExportedModel(run), facts, path, None)

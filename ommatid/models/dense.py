@@ -20,10 +20,14 @@ Detections are one dictionary for each image as well, best first:
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from ommatid.models.backbone import Backbone
 from ommatid.models.model import Model
+from ommatid.ops.best_boxes import best_boxes
 
 Targets = list[dict[str, Tensor]]
 Detections = list[dict[str, Tensor]]
@@ -65,7 +69,21 @@ class Segmenter(DenseModel):
 
 
 class Detector(DenseModel):
-    """Boxes of things, with a class and a score each. Its losses are its own."""
+    """Boxes of things, with a class and a score each. Its losses are its own.
+
+    Attributes:
+        overlap: IoU above which the less sure of two boxes of a class is left out; None for networks that find each
+            thing once.
+        levels: the stride of each map that boxes are read off, and the boxes of each of its cells, where the best of
+            each map are chosen by themselves; empty where they are chosen from all together.
+    """
+
+    overlap: float | None = None
+    levels: tuple[tuple[int, int], ...] = ()
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of an image as the network sees it; for those with `levels`."""
+        raise NotImplementedError
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) -> the raw outputs by name, of each level where there are several."""
@@ -82,9 +100,17 @@ class Detector(DenseModel):
         """
         raise NotImplementedError
 
+    @torch.no_grad()
     def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
         """What is seen in each image: at most `most` boxes, of scores from `score_threshold` on, best first."""
-        raise NotImplementedError
+        boxes, scores = self.candidates(image)
+        size, counts = (image.shape[2], image.shape[3]), [boxes.shape[1]]
+        if self.levels:
+            rows, columns = self.padded_size(*size)
+            counts = [each * -(-rows // stride) * -(-columns // stride) for stride, each in self.levels]
+        rules: Any = {"score_threshold": score_threshold, "overlap": self.overlap, "most": most}
+        pairs = zip(scores, boxes, strict=True)
+        return [best_boxes(score.split(counts), box.split(counts), size, **rules) for score, box in pairs]
 
 
 class MaskTransformer(Detector):

@@ -42,10 +42,12 @@ class Restorer(Model):
     Attributes:
         scale: pixels of the answer for each pixel of the picture, along each axis; 1 where the size stays.
         multiple: what height and width are padded to a multiple of before `restore` sees the picture.
+        longest: side of the largest picture that it can see at once; None for any.
     """
 
     scale: int = 1
     multiple: tuple[int, int] = (1, 1)
+    longest: int | None = None
 
     def restore(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W), H and W multiples of `multiple` -> (B, in_channels, scale H, scale W)."""

@@ -56,8 +56,9 @@ class PictureRestorer:
             part = picture.pixels[rows, columns, : picture.colours].astype(np.float32)
             return torch.from_numpy(part / peak).permute(2, 0, 1)
 
+        tile = min(self.tile, self.model.longest or self.tile)
         blocks = restore_in_tiles(
-            self._restore, read, (height, width), scale=scale, tile=self.tile, multiple=self.model.multiple
+            self._restore, read, (height, width), scale=scale, tile=tile, multiple=self.model.multiple
         )
         for block in blocks:
             _place(block, pixels[..., : picture.colours], peak)

@@ -18,11 +18,11 @@ from ommatid.report.drawing import Seen, enlarged, marked_picture
 from ommatid.report.evaluate_detection import evaluate_detection_page
 from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import open_samples, resized, things_of
-from ommatid.runs.trained import open_dense
 from ommatid.tasks.detection import LEAST_SCORE
 from ommatid.tasks.detection_metrics import AveragePrecision
 from ommatid.tasks.matching import right_ones
 from ommatid.training.tasks.dense import told
+from ommatid.workflows.opening import open_scene_network
 
 SHOWN = 6
 """Pictures on the page at each end: those with the most mistakes, and the fewest."""
@@ -49,7 +49,7 @@ def evaluate_detector(
         `ap`, `ap50` and `ap75` over all pictures, `per_class`, and `pictures`, a row for each with what was right,
         missed and wrong among what has a score of `settings.score`.
     """
-    trained = open_dense(run_or_weights)
+    trained = open_scene_network(run_or_weights)
     masks = isinstance(trained.model, MaskTransformer)
     samples, source = open_samples(trained, data, "outlines" if masks else "boxes")
     sides = resized(trained.facts.sides, size)

@@ -18,10 +18,10 @@ from ommatid.report.evaluate_panoptic import evaluate_panoptic_page
 from ommatid.report.formats import percent
 from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import open_samples, resized, segments_of
-from ommatid.runs.trained import open_dense
 from ommatid.tasks.panoptic import SCORE
 from ommatid.tasks.panoptic_metrics import SegmentQuality
 from ommatid.training.tasks.dense import told
+from ommatid.workflows.opening import open_scene_network
 
 SHOWN = 6
 """Pictures on the page at each end: those of the lowest PQ, and of the highest."""
@@ -41,7 +41,7 @@ def evaluate_panoptic(
     Returns:
         `pq`, `sq`, `rq`, `pq_things` and `pq_stuff` over all pictures, `per_class`, and `pictures`, a row for each.
     """
-    trained = open_dense(run_or_weights)
+    trained = open_scene_network(run_or_weights)
     samples, source = open_samples(trained, data, "segments")
     sides = resized(trained.facts.sides, size)
     trained.model.to(device)

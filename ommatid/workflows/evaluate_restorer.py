@@ -20,13 +20,14 @@ from ommatid.report.evaluate_restoration import evaluate_restoration_page
 from ommatid.runs.data_place import data_place
 from ommatid.runs.evaluation import evaluation_folder, own_run
 from ommatid.runs.files import write_json, write_text
-from ommatid.runs.trained import RESTORATION, TrainedRestorer, open_restorer
+from ommatid.runs.trained import RESTORATION, TrainedRestorer
 from ommatid.tasks.perceptual import Lpips
 from ommatid.tasks.restoration_baseline import border, without_network
 from ommatid.tasks.restoration_metrics import psnr_y, ssim_y
 from ommatid.tasks.tiling import restore_in_tiles
 from ommatid.training.initial import read_reference
 from ommatid.training.tasks import find_task
+from ommatid.workflows.opening import open_picture_restorer
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,7 +58,7 @@ def evaluate_restorer(
         `baseline_ssim`, those of the degraded picture itself, or of its bicubic enlargement; likewise `lpips`, with
         weights for it.
     """
-    trained = open_restorer(run_or_weights)
+    trained = open_picture_restorer(run_or_weights)
     samples, source = _open_samples(trained, data)
     if samples.scale != trained.model.scale:
         raise ValueError(
@@ -113,7 +114,7 @@ def _restored(trained: TrainedRestorer, degraded: Tensor, device: torch.device) 
         lambda rows, columns: degraded[:, rows, columns],
         (height, width),
         scale=model.scale,
-        tile=TILE,
+        tile=min(TILE, model.longest or TILE),
         multiple=model.multiple,
     )
     for top, left, pixels in blocks:

@@ -19,10 +19,11 @@ from ommatid.report.evaluate_segmentation import evaluate_segmentation_page
 from ommatid.report.formats import percent
 from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import classes_of, open_samples, resized
-from ommatid.runs.trained import TrainedScenes, open_dense
+from ommatid.runs.trained import TrainedScenes
 from ommatid.tasks.segmentation_metrics import PixelConfusion, iou_by_class
 from ommatid.tasks.whole_or_window import Segmentation
 from ommatid.training.tasks.dense import told
+from ommatid.workflows.opening import open_scene_network
 
 SHOWN = 6
 """Pictures on the page at each end: those that were told apart worst, and best."""
@@ -42,7 +43,7 @@ def evaluate_segmenter(
     Returns:
         `miou`, `pixel_accuracy` and `mean_accuracy` over all pixels, `per_class`, and `pictures`, a row for each.
     """
-    trained = open_dense(run_or_weights)
+    trained = open_scene_network(run_or_weights)
     samples, source = open_samples(trained, data, "masks")
     through = Segmentation(trained.facts.view, resized(trained.facts.sides, size))
     trained.model.to(device)

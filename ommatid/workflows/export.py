@@ -20,11 +20,12 @@ from ommatid.data import eval_transform
 from ommatid.data.dense import normalized
 from ommatid.data.photographs import JUDGED_BY, list_photographs
 from ommatid.deployment.capture import capture_widest, classifier_sides
-from ommatid.deployment.dense import dense_sides, form_of
+from ommatid.deployment.dense import VIEWS, dense_sides, form_of
 from ommatid.deployment.export import FORMATS, exported_error
 from ommatid.deployment.exported import description_of
 from ommatid.deployment.prepare import Prepared
 from ommatid.models.config import require
+from ommatid.models.dense import DenseModel, Detector, MaskTransformer
 from ommatid.models.restorer import Sides
 from ommatid.models.weights import read_header
 from ommatid.runs.files import write_json
@@ -216,6 +217,8 @@ def _restorer(weights: Path) -> Subject:
         "model": facts.name,
         "task": RESTORATION,
         "undoes": facts.degrade,
+        "scale": model.scale,
+        "size": facts.size,
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"], "type": "float32, RGB, 0 to 1"},
         "prepare": "divided by 255; height and width continued to multiples of `multiple`, best by mirroring, "
         "and to no less than `shortest`; what is beyond `longest` goes in parts",
@@ -239,20 +242,28 @@ def _scenes(weights: Path) -> Subject:
         "prepare": "divided by 255, minus mean, divided by std; where the file takes more than one size, zeros below "
         "and on the right up to multiples of `multiple`, and to no less than `shortest`",
         "sides": facts.sides,
-        "view": "made to fit into sides" if facts.view == "whole" else "a window of such sides that slides over it",
+        "view": VIEWS[facts.view],
         "mean": facts.mean,
         "std": facts.std,
         "outputs": form.outputs,
         "classes": facts.classes,
         **({"stuff": facts.stuff} if facts.stuff else {}),
+        **_choice(trained.model),
     }
-    sides = dense_sides(trained.model)
+    sides = dense_sides(trained.model, facts.sides)
     height, width = facts.sides if sides is None else sides.nearest(*facts.sides)
 
     def prepare(picture: Image.Image) -> Tensor:
         return normalized(pil_to_tensor(picture.convert("RGB").resize((width, height))))
 
     return Subject(form, (height, width), description, sides, prepare, outputs=tuple(form.outputs))
+
+
+def _choice(model: DenseModel) -> dict[str, Any]:
+    """What a description says about how a detector's boxes are chosen from."""
+    if not isinstance(model, Detector) or isinstance(model, MaskTransformer):
+        return {}
+    return {"overlap": model.overlap, "levels": model.levels}
 
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {

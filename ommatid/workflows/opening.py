@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from ommatid.deployment.exported import is_exported, open_exported, read_description
+from ommatid.deployment.exported_dense import open_exported_dense, open_exported_restorer
 from ommatid.models.weights import read_header
-from ommatid.runs.trained import CLASSIFICATION, Trained, find_weights, open_trained, task_of
+from ommatid.runs.trained import (
+    Trained,
+    TrainedRestorer,
+    TrainedScenes,
+    find_weights,
+    open_dense,
+    open_restorer,
+    open_trained,
+    task_of,
+)
 
 
 def open_classifier(path: str | Path) -> Trained:
@@ -14,11 +24,18 @@ def open_classifier(path: str | Path) -> Trained:
     return open_exported(path) if is_exported(path) else open_trained(path)
 
 
+def open_scene_network(path: str | Path) -> TrainedScenes:
+    """Opens what is there. Raises ValueError, in one line, where it is no trained network for scenes."""
+    return open_exported_dense(path) if is_exported(path) else open_dense(path)
+
+
+def open_picture_restorer(path: str | Path) -> TrainedRestorer:
+    """Opens what is there. Raises ValueError, in one line, where it is no trained restoration network."""
+    return open_exported_restorer(path) if is_exported(path) else open_restorer(path)
+
+
 def trained_for(path: str | Path) -> str:
-    """The name of the task. Raises ValueError where nothing trained is there, or a file that only others run."""
+    """The name of the task. Raises ValueError where nothing trained is there."""
     if is_exported(path):
-        task = str(read_description(Path(path).expanduser())["task"])
-        if task != CLASSIFICATION:
-            raise ValueError(f"{path} is the exported file of a {task} network: give its run folder, or its weights")
-        return task
+        return str(read_description(Path(path).expanduser())["task"])
     return task_of(read_header(find_weights(path)[0]))

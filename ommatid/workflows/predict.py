@@ -19,8 +19,8 @@ from ommatid.report.pictures import labelled_png
 from ommatid.report.table import csv_text
 from ommatid.runs.files import check_writable, replacing, write_json, write_text
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import Trained, open_dense
-from ommatid.workflows.opening import open_classifier, trained_for
+from ommatid.runs.trained import Trained
+from ommatid.workflows.opening import open_classifier, open_scene_network, trained_for
 from ommatid.workflows.predict_scenes import WORK, ScenePrediction, predict_scenes, scenes_csv
 
 
@@ -96,7 +96,7 @@ def predict(
         check_writable(path)
     folder = None if pictures is None else Path(pictures).expanduser()
     if dense:
-        seen = list(predict_scenes(open_dense(run_or_weights), images, top=top, device=place, pictures=folder))
+        seen = list(predict_scenes(open_scene_network(run_or_weights), images, top=top, device=place, pictures=folder))
         text = scenes_csv(seen)
     else:
         trained = open_classifier(run_or_weights)

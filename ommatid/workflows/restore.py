@@ -22,7 +22,8 @@ from ommatid.runs.files import replacing, write_json, write_text
 from ommatid.runs.restored import Restored, RestoredFolder, stamp
 from ommatid.runs.restoring import PictureRestorer
 from ommatid.runs.run import read_json
-from ommatid.runs.trained import TrainedRestorer, open_restorer
+from ommatid.runs.trained import TrainedRestorer
+from ommatid.workflows.opening import open_picture_restorer
 from ommatid.workflows.progress import PictureBar
 
 SMALLEST_TILE = 32
@@ -73,7 +74,7 @@ def restore(
     """
     require(tile >= SMALLEST_TILE, "tile", tile, f"{SMALLEST_TILE} or more")
     place = usable_device(device)
-    trained = open_restorer(run_or_weights)
+    trained = open_picture_restorer(run_or_weights)
     restorer = PictureRestorer(trained.model.to(place), place, tile, ensemble)
     images = open_images(list(paths))
     folder = RestoredFolder(Path(out).expanduser())
@@ -204,8 +205,13 @@ def _output(file: Path, paths: Sequence[Path]) -> str:
 
 
 def _fingerprint(weights: Path) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a file of weights, or of a program and the file of weights beside it."""
+    parts = [path for path in (weights, weights.with_suffix(".bin")) if path.is_file()]
+    digests = []
+    for path in parts:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return "-".join(digests)
 
 
 def _write_page(trained: TrainedRestorer, job: _Job, entries: Sequence[Restored], skipped: Sequence[Skipped]) -> Path:

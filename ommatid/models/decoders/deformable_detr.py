@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert, clip_boxes_to_image, generalized_box_iou, sigmoid_focal_loss
+from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
 from ommatid.models.config import require, require_divisible, require_positive
 from ommatid.models.decoders.deformable_pixels import GROUPS, DeformableEncoder
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
 from ommatid.models.decoders.masked_attention import perceptron
 from ommatid.models.decoders.one_stage import PRIOR
-from ommatid.models.dense import Detections, Detector, Targets
+from ommatid.models.dense import Detector, Targets
 from ommatid.models.registry import register
 from ommatid.nn.deformable_attention import DeformableAttention
 from ommatid.nn.feedforward import MLP
@@ -159,23 +159,6 @@ class DeformableDETR(Detector):
         x, y, half_width, half_height = centre_x * columns, centre_y * rows, width * columns / 2, height * rows / 2
         edges = [x - half_width, y - half_height, x + half_width, y + half_height]
         return torch.stack(edges, -1), answer["class_logits"].float().sigmoid()
-
-    @torch.no_grad()
-    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
-        height, width = image.shape[-2:]
-        detections = []
-        for boxes, scores in zip(*self.candidates(image), strict=True):
-            score, index = scores.flatten().topk(min(most, scores.numel()))
-            kept = score >= score_threshold
-            score, index = score[kept], index[kept]
-            detections.append(
-                {
-                    "boxes": clip_boxes_to_image(boxes[index // self.num_classes], (height, width)),
-                    "scores": score,
-                    "labels": index % self.num_classes,
-                }
-            )
-        return detections
 
     def _relative(self, boxes: Tensor, image: Tensor) -> Tensor:
         """x1 y1 x2 y2 in pixels -> centre and sides as shares of the padded image."""

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, box_area, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_area, generalized_box_iou_loss, sigmoid_focal_loss
 
 from ommatid.models.config import require, require_positive
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
-from ommatid.models.dense import Detections, Detector, Targets
+from ommatid.models.dense import Detector, Targets
 from ommatid.models.registry import register
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.norm import GroupNorm
 from ommatid.nn.top_down import TopDown
-
-CANDIDATES = 1000
-"""Boxes of an image that overlapping ones are removed from."""
 
 PRIOR = 0.01
 """Every class's probability at the start: with most cells on no thing, training would begin with a shock otherwise."""
@@ -77,7 +74,7 @@ class FCOS(Detector):
 
     def __init__(self, config: FCOSConfig) -> None:
         super().__init__(config)
-        self.num_classes = config.num_classes
+        self.num_classes, self.overlap = config.num_classes, config.overlap
         self.encoder = Encoder(config, config.strides)
         self.no_decay = self.encoder.backbone.no_decay
         dim = config.decoder_dim
@@ -124,19 +121,11 @@ class FCOS(Detector):
         return {"classes": classes, "boxes": boxes, "centerness": centred / count}
 
     def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As the contract says; a score is the root of class probability times centerness."""
         answer = self(image)
         places, _ = self._places(image)
         scores = (answer["class_logits"].float().sigmoid() * answer["centerness"].float().sigmoid()[..., None]).sqrt()
         return boxes_at(places, answer["edges"].float()), scores
-
-    @torch.no_grad()
-    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
-        """As the contract says; a score is the root of class probability times centerness."""
-        boxes, scores = self.candidates(image)
-        size = (image.shape[2], image.shape[3])
-        return [
-            self._detected(score, box, size, score_threshold, most) for score, box in zip(scores, boxes, strict=True)
-        ]
 
     def _level(self, level: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         what, where = self.what(level), self.where(level)
@@ -176,18 +165,6 @@ class FCOS(Detector):
         smallest, thing = areas.min(1)
         labels = torch.where(smallest.isinf(), self.num_classes, target["labels"][thing])
         return labels, edges[torch.arange(len(places), device=places.device), thing]
-
-    def _detected(
-        self, scores: Tensor, boxes: Tensor, size: tuple[int, int], score_threshold: float, most: int
-    ) -> dict[str, Tensor]:
-        flat = scores.flatten()
-        sure, order = flat.topk(min(CANDIDATES, len(flat)))
-        order = order[sure >= score_threshold]
-        labels, inside = order % self.num_classes, clip_boxes_to_image(boxes[order // self.num_classes], size)
-        whole = (inside[:, 2:] > inside[:, :2]).all(-1)
-        inside, labels, kept_scores = inside[whole], labels[whole], flat[order][whole]
-        kept = batched_nms(inside, kept_scores, labels, self.config.overlap)[:most]
-        return {"boxes": inside[kept], "scores": kept_scores[kept], "labels": labels[kept]}
 
 
 def edges_from(places: Tensor, boxes: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,28 +22,12 @@ from ommatid.models.registry import register
 WHOLE = 0.8
 """Share of a query's mask that must be left to it by the stronger ones, for a segment of its own."""
 
+LARGEST = math.log(1e6)
+"""Of log-odds."""
 
-class BackboneMaskTransformer(MaskTransformer):
-    """Base of the mask transformers on a backbone, which define `predictions`.
 
-    The losses are those of Mask2Former for all: kMaX-DeepLab's own objective is not part of its specification.
-    """
-
-    encoder: Encoder
-    points: int
-
-    def predictions(self, image: Tensor) -> list[Prediction]:
-        """(B, in_channels, H, W) -> class and mask logits of every step of the decoder, the last at the end."""
-        raise NotImplementedError
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        class_logits, mask_logits = self.predictions(image)[-1]
-        return {"class_logits": class_logits, "mask_logits": mask_logits}
-
-    def losses(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Cross-entropy of the classes, and cross-entropy and Dice of the masks at points, after every layer."""
-        size = self.encoder.padded_size(image.shape[2], image.shape[3])
-        return mask_losses(self.predictions(image), targets, size, self.points)
+class MaskAnswers(MaskTransformer):
+    """The answers that follow from what a mask transformer says as a `whole`."""
 
     def semantic(self, image: Tensor) -> Tensor:
         class_logits, masks = self.whole(image)
@@ -80,6 +65,29 @@ class BackboneMaskTransformer(MaskTransformer):
             segmented(classes.softmax(-1), mask.sigmoid(), kinds, score_threshold)
             for classes, mask in zip(class_logits, masks, strict=True)
         ]
+
+
+class BackboneMaskTransformer(MaskAnswers):
+    """Base of the mask transformers on a backbone, which define `predictions`.
+
+    The losses are those of Mask2Former for all: kMaX-DeepLab's own objective is not part of its specification.
+    """
+
+    encoder: Encoder
+    points: int
+
+    def predictions(self, image: Tensor) -> list[Prediction]:
+        """(B, in_channels, H, W) -> class and mask logits of every step of the decoder, the last at the end."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        class_logits, mask_logits = self.predictions(image)[-1]
+        return {"class_logits": class_logits, "mask_logits": mask_logits}
+
+    def losses(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Cross-entropy of the classes, and cross-entropy and Dice of the masks at points, after every layer."""
+        size = self.encoder.padded_size(image.shape[2], image.shape[3])
+        return mask_losses(self.predictions(image), targets, size, self.points)
 
     def whole(self, image: Tensor) -> tuple[Tensor, Tensor]:
         answer = self(image)
@@ -182,5 +190,11 @@ class KMax(BackboneMaskTransformer):
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """(B, Q, h, w) -> logits whose sigmoid is the softmax over the queries."""
-    return logits.float().softmax(1).logit(eps=1e-6)
+    """(B, Q, h, w) -> logits whose sigmoid is the softmax over the queries, from 1e-6 to 1 - 1e-6."""
+    logits = logits.float()
+    shares = logits.log_softmax(1)
+    best = logits.argmax(1, keepdim=True) == torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    # What is left beside the best share is too small to be had as a difference from one.
+    others = logits.masked_fill(best, -torch.inf).logsumexp(1, keepdim=True)
+    beside = shares - torch.log1p(-shares.exp().clamp(max=0.5))  # of all but the best, which have no more than half
+    return torch.where(best, logits - others, beside).clamp(-LARGEST, LARGEST)

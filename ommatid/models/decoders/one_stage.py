@@ -1,13 +1,11 @@
-"""What detectors share that read boxes off every cell of a pyramid: towers, best boxes, how answers are numbered."""
+"""What detectors share that read boxes off every cell of a pyramid: towers, cells."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ommatid.models.config import require
 from ommatid.models.decoders.top_down import normed_conv
@@ -15,9 +13,6 @@ from ommatid.nn.conv import Conv2d
 
 PRIOR = 0.01
 """Score of every class that training starts from: most cells see nothing."""
-
-CANDIDATES = 1000
-"""Boxes of each level that overlaps are looked for among."""
 
 
 def require_strides(strides: tuple[int, ...]) -> None:
@@ -50,39 +45,3 @@ def cell_centers(size: tuple[int, int], stride: int, device: torch.device) -> Te
     rows, columns = (torch.arange(side, device=device) for side in size)
     y, x = torch.meshgrid((rows + 0.5) * stride, (columns + 0.5) * stride, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
-
-
-def best_boxes(
-    scores: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    image_size: tuple[int, int],
-    *,
-    score_threshold: float,
-    nms_threshold: float,
-    most: int,
-) -> dict[str, Tensor]:
-    """The detections of one image.
-
-    Args:
-        scores: (n_i, K) of each level, from 0 to 1.
-        boxes: (n_i, 4) of each level, x1 y1 x2 y2 in pixels.
-        image_size: (height, width), which boxes are cut to.
-        score_threshold: lowest score of a detection.
-        nms_threshold: of two boxes of a class that overlap more, the better one stays.
-        most: number of detections.
-    """
-    kept = [candidates(*level, score_threshold) for level in zip(scores, boxes, strict=True)]
-    score, box, label = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    box = clip_boxes_to_image(box, image_size)
-    solid = ((box[:, 2] - box[:, 0]) > 0) & ((box[:, 3] - box[:, 1]) > 0)
-    score, box, label = score[solid], box[solid], label[solid]
-    best = batched_nms(box, score, label, nms_threshold)[:most]
-    return {"boxes": box[best], "scores": score[best], "labels": label[best]}
-
-
-def candidates(scores: Tensor, boxes: Tensor, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, boxes and labels of a level's best pairs of cell and class."""
-    flat, classes = scores.flatten(), scores.shape[1]
-    count = min(CANDIDATES, int((flat >= score_threshold).sum()))
-    score, index = flat.topk(count)
-    return score, boxes[index // classes], index % classes

@@ -17,13 +17,12 @@ from ommatid.models.decoders.encoder import Encoder, EncoderConfig
 from ommatid.models.decoders.one_stage import (
     PRIOR,
     Tower,
-    best_boxes,
     cell_centers,
     output_conv,
     require_strides,
 )
 from ommatid.models.decoders.top_down import FeaturePyramidNetwork
-from ommatid.models.dense import Detections, Detector, Targets
+from ommatid.models.dense import Detector, Targets
 from ommatid.models.registry import register
 
 LARGEST_STEP = 4.0
@@ -77,7 +76,8 @@ class RetinaNet(Detector):
     def __init__(self, config: RetinaNetConfig) -> None:
         super().__init__(config)
         anchors = len(config.scales) * len(config.ratios)
-        self.num_classes = config.num_classes
+        self.num_classes, self.overlap = config.num_classes, config.nms_threshold
+        self.levels = tuple((stride, anchors) for stride in config.strides)
         self.encoder = Encoder(config, config.strides)
         self.no_decay = self.encoder.backbone.no_decay
         self.decoder = FeaturePyramidNetwork(self.encoder.channels, config.decoder_dim)
@@ -115,32 +115,15 @@ class RetinaNet(Detector):
         }
 
     def candidates(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        boxes, scores = self._by_level(image)
-        return torch.cat(boxes, 1), torch.cat(scores, 1)
-
-    def _by_level(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes (B, h w A, 4) and scores (B, h w A, K) of each level."""
         outputs = self(image)
         levels = range(len(self.config.strides))
         logits = [outputs[f"class_logits{level}"].float().flatten(1) for level in levels]
         moves = [outputs[f"moves{level}"].float().flatten(1).unflatten(1, (-1, 4)) for level in levels]
         boxes = [moved(self.anchors(outputs, level), moves[level]) for level in levels]
-        return boxes, [level.sigmoid().unflatten(1, (-1, self.num_classes)) for level in logits]
+        return torch.cat(boxes, 1), torch.cat(logits, 1).sigmoid().unflatten(1, (-1, self.num_classes))
 
-    @torch.no_grad()
-    def detect(self, image: Tensor, *, score_threshold: float = 0.05, most: int = 100) -> Detections:
-        boxes, scores = self._by_level(image)
-        return [
-            best_boxes(
-                [level[index] for level in scores],
-                [level[index] for level in boxes],
-                (image.shape[2], image.shape[3]),
-                score_threshold=score_threshold,
-                nms_threshold=self.config.nms_threshold,
-                most=most,
-            )
-            for index in range(len(image))
-        ]
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        return self.encoder.padded_size(height, width)
 
     def anchors(self, outputs: dict[str, Tensor], level: int) -> Tensor:
         """(h w A, 4): the anchors of a level, x1 y1 x2 y2 in pixels, those of a cell one after another."""

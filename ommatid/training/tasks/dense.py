@@ -71,9 +71,9 @@ def find_mask_transformer(model: str, **overrides: Any) -> tuple[Family, PartCon
 
 
 def told(config: PartConfig) -> str:
-    """A dense model in words: its backbone and what is on it."""
-    backbone, decoder = getattr(config, "backbone", None), getattr(config, "decoder", None)
-    return " + ".join(part for part in (backbone, decoder) if part)
+    """A dense model in words: its backbone and what is on it, or what its file says."""
+    parts = (getattr(config, name, None) for name in ("backbone", "decoder", "told"))
+    return " + ".join(part for part in parts if part)
 
 
 def check_dense(task: str, settings: Settings) -> None:

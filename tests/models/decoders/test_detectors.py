@@ -9,6 +9,7 @@ import torch
 
 import ommatid
 from ommatid.models import create_model
+from ommatid.models.decoders.mask_transformer import log_odds
 
 BACKBONE = {
     "backbone": "convnext",
@@ -131,3 +132,15 @@ def test_masks_give_semantic_and_panoptic_answers() -> None:
         assert len(answer["scores"]) == count
         stuff = answer["labels"][answer["labels"] != 0].tolist()
         assert len(stuff) == len(set(stuff)), "classes that are no things have one segment each"
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0, 30.0])
+def test_log_odds_are_exact_also_where_one_query_has_nearly_all(spread: float) -> None:
+    logits = spread * torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
+    expected = logits.double().softmax(1).logit(eps=1e-6)
+    odds = log_odds(logits)
+    torch.testing.assert_close(odds.double(), expected, rtol=1e-5, atol=2e-5)
+    wanted, found = (torch.autograd.grad(value.square().sum(), logits)[0] for value in (expected, odds))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
