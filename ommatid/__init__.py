@@ -29,6 +29,7 @@ _HOMES = {
     "serve": "workflows.serve",
     "verify": "workflows.verify",
     "upcycle": "methods.upcycling",
+    "unify_norms": "methods.unified_norms",
 }
 
 __all__ = [*_HOMES]

@@ -15,6 +15,7 @@ from ommatid.models.registry import families, family_of
 from ommatid.nn.moe.upcycling import upcycle_
 from ommatid.nn.resize import resize_
 from ommatid.nn.sparse import hold_zeros_, pack, unpack
+from ommatid.nn.unified_norm import replace_layer_norms_
 
 
 def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> None:
@@ -42,11 +43,13 @@ def save(model: Any, path: str | Path, extra: dict[str, str] | None = None) -> N
 
 
 def _changes_header(model: Any) -> dict[str, str]:
-    """What a model that got experts, or has lost units or weights, is rebuilt by, beside its config."""
+    """What a model that got experts or other norms, or has lost units or weights, is rebuilt by, beside its config."""
     resized, sparse = getattr(model, "resized", None), getattr(model, "sparse", ())
     header = {} if resized is None else {"resized": json.dumps(resized)}
     upcycled = getattr(model, "upcycled", None)
     header |= {} if upcycled is None else {"upcycled": json.dumps(upcycled)}
+    unified = getattr(model, "unified_norms", None)
+    header |= {} if unified is None else {"unified_norms": json.dumps(unified)}
     return header | ({"sparse": json.dumps(sparse)} if sparse else {})
 
 
@@ -77,14 +80,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def fit_to_(
     model: nn.Module, header: dict[str, str], state: Mapping[str, Tensor], *, classes_of: Collection[str] = ()
 ) -> None:
-    """Gives a model that was built from its config the experts that its state got since (methods/upcycling), and the
-    sizes of one that has lost units (methods/pruning).
+    """Gives a model that was built from its config the experts and norms that its state got since (methods/upcycling,
+    methods/unified_norms), and the sizes of one that has lost units (methods/pruning).
 
     classes_of: tensors whose first axis stays the model's own.
     """
     if "upcycled" in header:
         model.upcycled = json.loads(header["upcycled"])
         upcycle_(model, **json.loads(header["upcycled"]))
+    if "unified_norms" in header:
+        model.unified_norms = json.loads(header["unified_norms"])
+        replace_layer_norms_(model, **json.loads(header["unified_norms"]))
     if "resized" in header:
         own = model.state_dict()
         shapes = {

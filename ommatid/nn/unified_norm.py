@@ -146,3 +146,30 @@ def _smoothed_gradient(norm: UnifiedNorm, batch_gradient: Tensor, skip: Tensor, 
     smoothed = torch.where(early | skip, batch_gradient, norm.buffer_gz.mean(0))
     norm.ema_gz.lerp_(smoothed, 1 - norm.momentum)
     return smoothed
+
+
+def replace_layer_norms_(model: nn.Module, *, window: int, warmup_iters: int, outlier_filtration: bool) -> int:
+    """Puts a unified norm with its scale and shift in the place of every layer norm over channels; how many there were.
+
+    Raises:
+        ValueError: there are none.
+    """
+    count = 0
+    for owner in list(model.modules()):
+        for name, part in owner.named_children():
+            if isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1:
+                setattr(owner, name, _in_place_of(part, (window, window), warmup_iters, outlier_filtration))
+                count += 1
+    if not count:
+        raise ValueError(f"{type(model).__name__} has no layer norms over channels: allowed is a model with some")
+    return count
+
+
+def _in_place_of(norm: nn.LayerNorm, window: tuple[int, int], warmup_iters: int, outlier_filtration: bool) -> nn.Module:
+    (dim,) = norm.normalized_shape
+    made = UnifiedNorm(
+        dim, window=window, warmup_iters=warmup_iters, outlier_filtration=outlier_filtration, eps=norm.eps
+    ).train(norm.training)
+    for name, value in norm.named_parameters():
+        made.get_parameter(name).data.copy_(value.detach())
+    return made.to(next(norm.parameters(), torch.empty(0)).device)
