@@ -1,6 +1,7 @@
 """Where images come from, and how they become batches."""
 
 from ommatid.data.augment import MEAN, STD, Augmentation, ImageTransform, batch_mix, eval_transform, train_transform
+from ommatid.data.calibration import calibration_images
 from ommatid.data.classification import ImageData, open_data, open_evaluation
 from ommatid.data.errors import DataError, Skipped
 from ommatid.data.images import Images, open_images
@@ -29,6 +30,7 @@ __all__ = [
     "Samples",
     "Skipped",
     "batch_mix",
+    "calibration_images",
     "eval_transform",
     "make_loader",
     "make_patch_loader",

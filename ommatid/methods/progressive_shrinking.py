@@ -17,8 +17,10 @@ from ommatid.models.backbones.once_for_all import STRIDES, Setting
 FULL_EPOCHS, LONG_EPOCHS, SHORT_EPOCHS = 180, 125, 25
 """As published, warm-ups included: of the full network, of a phase that ends with all choices, and of one before it."""
 
-FULL_RATE, KERNEL_RATE, LONG_RATE, SHORT_RATE = 2.6 / 32, 3e-2, 7.5e-3, 2.5e-3
-"""Peak learning rates as published, for each of 32 processes."""
+PUBLISHED_RATES = (2.6 / 32, 3e-2, 7.5e-3, 2.5e-3)
+FULL_RATE, KERNEL_RATE, LONG_RATE, SHORT_RATE = ((rate / PUBLISHED_RATES[0]) ** 0.5 for rate in PUBLISHED_RATES)
+"""Peak learning rates as shares of the full network's: the square roots of the published ones' ratios. Those are of
+SGD; what a factor is to SGD, its root is to Adam (arXiv 2205.10287)."""
 
 
 class Choices(Protocol):
@@ -72,9 +74,9 @@ def phases(whole: Choices) -> list[Phase]:
     """The full network; then kernels, depths and expansions are freed in this order, the smaller ones later."""
     kernels, depths = (tuple(sorted(values, reverse=True)) for values in (whole.kernel_sizes, whole.depths))
     expands = tuple(sorted(whole.expand_ratios, reverse=True))
-    found = [Phase(kernels[:1], depths[:1], expands[:1], draws=1, epochs=FULL_EPOCHS, rate=1.0)]
+    found = [Phase(kernels[:1], depths[:1], expands[:1], draws=1, epochs=FULL_EPOCHS, rate=FULL_RATE)]
     if len(kernels) > 1:
-        found.append(Phase(kernels, depths[:1], expands[:1], draws=1, epochs=LONG_EPOCHS, rate=KERNEL_RATE / FULL_RATE))
+        found.append(Phase(kernels, depths[:1], expands[:1], draws=1, epochs=LONG_EPOCHS, rate=KERNEL_RATE))
     for count in range(2, len(depths) + 1):
         epochs, rate = _share(count == len(depths))
         found.append(Phase(kernels, depths[:count], expands[:1], draws=2, epochs=epochs, rate=rate))
@@ -86,7 +88,7 @@ def phases(whole: Choices) -> list[Phase]:
 
 def _share(last: bool) -> tuple[int, float]:
     """Epochs and rate of one of several phases that free the same choice."""
-    return (LONG_EPOCHS, LONG_RATE / FULL_RATE) if last else (SHORT_EPOCHS, SHORT_RATE / FULL_RATE)
+    return (LONG_EPOCHS, LONG_RATE) if last else (SHORT_EPOCHS, SHORT_RATE)
 
 
 def schedule(whole: Choices, steps: int, *, full: float) -> Schedule:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
-from ommatid.data import ImageData, eval_transform, make_loader, open_data
+from ommatid.data import ImageData, calibration_images, open_data
 from ommatid.models.backbones.once_for_all import OnceForAll, Setting, Subnet
 from ommatid.models.weights import save
 from ommatid.nn.recalibration import recalibrated
@@ -25,8 +23,8 @@ from ommatid.runs.trained import Trained, find_weights, open_trained
 from ommatid.workflows.composition_trial import TrialResult
 from ommatid.workflows.evaluate_classifier import answers, judge
 
-CALIBRATION, BATCH = 2000, 64
-"""Training images that batch norms are measured on, as published, and images at a time."""
+BATCH = 64
+"""Images that are judged at a time."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class SubnetTrial:
         opened.model.activate(
             Setting(*(tuple(self.fields[f"active_{name}"]) for name in ("kernels", "expands", "depths")))
         )
-        subnet = recalibrated(opened.model.extract(), self._calibration(opened.images, side))
+        subnet = recalibrated(opened.model.extract(), calibration_images(opened.images.train, side))
         weights = self._write(opened, subnet)
         trained = replace(opened.trained, model=subnet)
         judged = judge(
@@ -104,10 +102,6 @@ class SubnetTrial:
         )
         size = weights.stat().st_size / 2**20
         return TrialResult({"accuracy": judged["accuracy"], "top5": judged["top5"], "size_mb": size}, [], stopped=False)
-
-    def _calibration(self, images: ImageData, side: int) -> Iterator[Tensor]:
-        loader = make_loader(images.train, eval_transform(side), batch=BATCH, shuffle=True, seed=0)
-        return (batch for batch, _ in islice(loader, -(-CALIBRATION // BATCH)))
 
     def _write(self, opened: Opened, subnet: Subnet) -> Path:
         """The folder that a training of this sub-network would have left, but for its curves; the weights' path."""

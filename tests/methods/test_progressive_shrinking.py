@@ -23,6 +23,7 @@ def test_choices_are_freed_in_the_published_order() -> None:
         ((7, 5, 3), (4, 3, 2), (6, 4, 3), 4),
     ]
     assert [phase.epochs for phase in phases(CONFIG)] == [180, 125, 25, 125, 25, 125]
+    assert [round(phase.rate, 2) for phase in phases(CONFIG)] == [1.0, 0.61, 0.18, 0.3, 0.18, 0.3]
     assert [phase.sort_stage for phase in phases(CONFIG)] == [None, None, None, None, 0, 1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ommatid.data import calibration_images
 from ommatid.methods.progressive_shrinking import Schedule, random_setting, schedule, smallest
 from ommatid.models.backbones.once_for_all import OnceForAll
 from ommatid.nn.recalibration import recalibrated
@@ -23,9 +24,6 @@ from ommatid.training.optimizer import warmup_cosine
 if TYPE_CHECKING:
     from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
     from ommatid.training.settings import Settings
-
-REMEMBERED = 8
-"""The last training batches of an epoch, which batch norms are measured on before it is judged."""
 
 
 class Shrinking(Training):
@@ -52,17 +50,12 @@ class Shrinking(Training):
         self.schedule = schedule(self.model.config, steps, full=method.full)
         self.warmup = min(settings.recipe.warmup_epochs / settings.recipe.epochs, 1.0)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
-        self.remembered: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.subjects: list[nn.Module] = []
 
     def configure_optimizers(self) -> Any:
         optimizer, _ = self.make_optimizer(self.model)
         rate = LambdaLR(optimizer, partial(phased_rate, schedule=self.schedule, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self.remembered.clear()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         number = self.schedule.number(self.global_step)
@@ -72,7 +65,6 @@ class Shrinking(Training):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         number = self.schedule.number(self.global_step)
         phase, chance = self.schedule.phases[number], random.Random(f"{self.seed} {self.global_step}")
-        self.remembered.append(batch[0])
         images, targets = _resized(batch[0], chance.choice(self.sides)), batch[1]
         taught = self._taught(images) if number else None
         losses = []
@@ -94,9 +86,9 @@ class Shrinking(Training):
         judged = self.judged
         assert isinstance(judged, OnceForAll)
         # Sub-networks of all widths have moved the statistics: what is saved has those of the largest.
-        judged.load_state_dict(recalibrated(judged, self.remembered).state_dict())
+        judged.load_state_dict(recalibrated(judged, self._calibration()).state_dict())
         judged.activate(smallest(judged.config))
-        small = recalibrated(judged.extract(), self.remembered)
+        small = recalibrated(judged.extract(), self._calibration())
         judged.activate(judged.config.largest)
         self.subjects = [judged, small]
 
@@ -104,6 +96,10 @@ class Shrinking(Training):
         for subject in self.subjects:
             losses = self.objective.judge(subject, batch, self._first_seen(len(batch[0]), batch_idx))
             self.val_loss.update(losses)
+
+    def _calibration(self) -> Iterator[Tensor]:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return (images.to(self.device) for images in calibration_images(data.data.train, self.sides[-1]))
 
     def _begin(self, number: int) -> None:
         """Before the first step of a phase."""
