@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from ommatid.deployment.onnx_operators import translations
 from ommatid.deployment.runtime import Run, as_answer, imported
 
 
@@ -27,6 +28,7 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> 
         output_names=list(outputs),
         external_data=False,
         verbose=False,
+        custom_translation_table=translations(),
     )
 
 
