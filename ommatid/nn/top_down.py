@@ -22,8 +22,13 @@ class TopDown(nn.Module):
         self.smoothing = nn.ModuleList(Conv2d(dim, dim, 3, padding=1) for _ in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        levels = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]
-        summed = [levels[-1]]
-        for level in reversed(levels[:-1]):
-            summed.append(level + resample(summed[-1], (level.shape[1], level.shape[2]), mode="bilinear"))
-        return [smooth(level) for smooth, level in zip(self.smoothing, reversed(summed), strict=True)]
+        levels = handed_down([lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)])
+        return [smooth(level) for smooth, level in zip(self.smoothing, levels, strict=True)]
+
+
+def handed_down(levels: Sequence[Tensor]) -> list[Tensor]:
+    """Maps (B, H_i, W_i, C), fine to coarse -> each with all coarser ones, enlarged, added."""
+    summed = [levels[-1]]
+    for level in reversed(levels[:-1]):
+        summed.append(level + resample(summed[-1], (level.shape[1], level.shape[2]), mode="bilinear"))
+    return summed[::-1]

@@ -10,8 +10,8 @@ from torch import Tensor
 from ommatid.data.dense import SceneSamples, normalized, open_scene_evaluation, open_scenes
 from ommatid.data.dense.open import EMBEDDED, Wanted
 from ommatid.models.dense import Detector, MaskTransformer
-from ommatid.runs.data_place import data_place
-from ommatid.runs.evaluation import own_run
+from ommatid.runs.evaluation import judged_on
+from ommatid.runs.run import Run
 from ommatid.runs.trained import TrainedScenes
 from ommatid.tasks.detection import MOST, detect
 from ommatid.tasks.panoptic import segmented
@@ -20,15 +20,14 @@ from ommatid.tasks.whole_or_window import Segmentation
 
 def open_samples(trained: TrainedScenes, data: str | Path | None, wanted: Wanted) -> tuple[SceneSamples, str]:
     """The pictures to judge on, and what to call them."""
-    run = own_run(trained)
-    if run is None:
-        if data is None:
-            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
-        return open_scene_evaluation(data, wanted, trained.facts.classes), str(data)
-    own = str(run.config["data"])
-    if data is None or data_place(data, EMBEDDED) == data_place(own, EMBEDDED):
-        return open_scenes(own, wanted, seed=run.config["seed"], split=run.split).val, own
-    return open_scene_evaluation(data, wanted, trained.facts.classes), str(data)
+
+    def validation(run: Run) -> SceneSamples:
+        return open_scenes(str(run.config["data"]), wanted, seed=run.config["seed"], split=run.split).val
+
+    def others(data: str | Path) -> SceneSamples:
+        return open_scene_evaluation(data, wanted, trained.facts.classes)
+
+    return judged_on(trained, data, EMBEDDED, validation, others)
 
 
 def resized(sides: tuple[int, int], size: int | None) -> tuple[int, int]:

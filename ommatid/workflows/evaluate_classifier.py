@@ -15,11 +15,11 @@ from ommatid.data import Samples, eval_transform, make_loader, open_data, open_e
 from ommatid.measuring.machine import describe_machine
 from ommatid.report.evaluate import evaluate_page
 from ommatid.report.pictures import confusion_png, png_uri
-from ommatid.runs.data_place import data_place
-from ommatid.runs.evaluation import evaluation_folder, own_run
-from ommatid.runs.files import replacing, write_json, write_text
+from ommatid.runs.evaluation import evaluation_folder, judged_on, saved_evaluation
+from ommatid.runs.files import replacing
 from ommatid.runs.inference import probabilities
-from ommatid.runs.trained import Trained
+from ommatid.runs.trained import CLASSIFICATION, Trained
+from ommatid.training.tasks import find_task
 from ommatid.workflows.opening import open_classifier
 from ommatid.workflows.under_attack import under_attack
 
@@ -57,20 +57,22 @@ def evaluate_classifier(
         f"calibration error {result['calibration_error']:.2%} on {result['samples']} images"
         + (f", accuracy {result['attack']['accuracy']:.2%} under {attack}" if attack else "")
     )
-    return result | {"report": str(_write(result, evaluation_folder(trained.path, source, out))), "summary": summary}
+    folder = evaluation_folder(trained.path, source, out)
+    saved = saved_evaluation(folder, result, evaluate_page(result), summary)
+    with replacing(folder / "confusion.png") as draft:
+        confusion_png(result["confusion"], result["classes"], draft)
+    return saved
 
 
 def open_samples(trained: Trained, data: str | Path | None) -> tuple[Samples, str]:
     """The images to judge on, and what to call them."""
-    run = own_run(trained)
-    if run is None:
-        if data is None:
-            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
-        return open_evaluation(data, trained.facts.classes), str(data)
-    own = str(run.config["data"])
-    if data is None or data_place(data) == data_place(own):
-        return open_data(own, split=run.split).val, own
-    return open_evaluation(data, trained.facts.classes), str(data)
+    return judged_on(
+        trained,
+        data,
+        find_task(CLASSIFICATION).embedded,
+        lambda run: open_data(str(run.config["data"]), split=run.split).val,
+        lambda other: open_evaluation(other, trained.facts.classes),
+    )
 
 
 def answers(
@@ -99,15 +101,6 @@ def _mistakes(likelihoods: Tensor, labels: Tensor, samples: Samples) -> list[dic
         }
         for index in worst.tolist()
     ]
-
-
-def _write(result: dict[str, Any], folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", result)
-    with replacing(folder / "confusion.png") as draft:
-        confusion_png(result["confusion"], result["classes"], draft)
-    write_text(folder / "report.html", evaluate_page(result))
-    return folder / "report.html"
 
 
 def judge(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from ommatid.data.pictures import open_picture_evaluation, open_pictures
 from ommatid.measuring.machine import describe_machine
 from ommatid.report.before_after import jpeg_uri
 from ommatid.report.evaluate_restoration import evaluate_restoration_page
-from ommatid.runs.data_place import data_place
-from ommatid.runs.evaluation import evaluation_folder, own_run
-from ommatid.runs.files import write_json, write_text
+from ommatid.runs.evaluation import evaluation_folder, judged_on, saved_evaluation
+from ommatid.runs.run import Run
 from ommatid.runs.trained import RESTORATION, TrainedRestorer
 from ommatid.tasks.perceptual import Lpips
 from ommatid.tasks.restoration_baseline import border, without_network
@@ -85,22 +84,18 @@ def evaluate_restorer(
         f"({result['baseline_ssim']:.4f} before) on {len(samples)} pictures"
     )
     folder = evaluation_folder(trained.path, source, out)
-    return result | {"report": str(_write(result, folder)), "summary": summary}
+    return saved_evaluation(folder, result, evaluate_restoration_page(result), summary)
 
 
 def _open_samples(trained: TrainedRestorer, data: str | Path | None) -> tuple[PictureSamples, str]:
     """The pictures to judge on, and what to call them."""
-    run = own_run(trained)
     degrade = trained.facts.degrade
-    if run is None:
-        if data is None:
-            raise ValueError(f"{trained.path} lies outside of its run folder: name the data to evaluate on")
-        return open_picture_evaluation(data, degrade=degrade), str(data)
-    own = str(run.config["data"])
-    embedded = find_task(RESTORATION).embedded
-    if data is None or data_place(data, embedded) == data_place(own, embedded):
-        return open_pictures(own, degrade=degrade, seed=run.config["seed"], split=run.split).val, own
-    return open_picture_evaluation(data, degrade=degrade), str(data)
+
+    def validation(run: Run) -> PictureSamples:
+        return open_pictures(str(run.config["data"]), degrade=degrade, seed=run.config["seed"], split=run.split).val
+
+    others = partial(open_picture_evaluation, degrade=degrade)
+    return judged_on(trained, data, find_task(RESTORATION).embedded, validation, others)
 
 
 @torch.inference_mode()
@@ -161,10 +156,3 @@ def _middle(picture: Tensor) -> Image.Image:
     image = to_pil_image(picture.clamp(0, 1))
     left, top = max(0, (image.width - DETAIL) // 2), max(0, (image.height - DETAIL) // 2)
     return image.crop((left, top, min(image.width, left + DETAIL), min(image.height, top + DETAIL)))
-
-
-def _write(result: dict[str, Any], folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", result)
-    write_text(folder / "report.html", evaluate_restoration_page(result))
-    return folder / "report.html"

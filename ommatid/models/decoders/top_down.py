@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.conv import Conv2d
 from ommatid.nn.norm import GroupNorm
-from ommatid.ops.resize import resample
+from ommatid.nn.top_down import handed_down
 
 
 class FeaturePyramidNetwork(nn.Module):
@@ -29,10 +29,7 @@ class FeaturePyramidNetwork(nn.Module):
         self.output = nn.ModuleList(normed_conv(dim, dim, 3, act=act) for _ in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        joined = [lateral(level) for lateral, level in zip(self.lateral, maps, strict=True)]
-        for index in reversed(range(len(joined) - 1)):
-            size = (joined[index].shape[1], joined[index].shape[2])
-            joined[index] = joined[index] + resample(joined[index + 1], size, mode="bilinear")
+        joined = handed_down([lateral(level) for lateral, level in zip(self.lateral, maps, strict=True)])
         return [output(level) for output, level in zip(self.output, joined, strict=True)]
 
 
