@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from ommatid.models.backbones.once_for_all import STRIDES, Setting
+from ommatid.models.subnets import STRIDES, Setting
 
 FULL_EPOCHS, LONG_EPOCHS, SHORT_EPOCHS = 180, 125, 25
 """As published, warm-ups included: of the full network, of a phase that ends with all choices, and of one before it."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ommatid.methods.composing.space import Chooser
-from ommatid.models.backbones.once_for_all import OnceForAllConfig
 from ommatid.models.subnet_elements import SizedSubnet
+from ommatid.models.subnets import OnceForAllConfig
 
 
 @dataclass(frozen=True)

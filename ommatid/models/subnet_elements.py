@@ -9,8 +9,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from ommatid.models.backbone import classifier
-from ommatid.models.backbones.once_for_all import STRIDES, Ends, OnceForAllConfig, Subnet, plain_block
+from ommatid.models.backbones.once_for_all import Ends, Subnet, plain_block
 from ommatid.models.elements import Element, element, elements, whole
+from ommatid.models.subnets import STRIDES, OnceForAllConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 
 from ommatid.data import ImageData, calibration_images, open_data
-from ommatid.models.backbones.once_for_all import OnceForAll, Setting, Subnet
+from ommatid.models.backbones.once_for_all import OnceForAll, Subnet
+from ommatid.models.subnets import Setting
 from ommatid.models.weights import save
 from ommatid.nn.recalibration import recalibrated
 from ommatid.runs.data_place import data_place

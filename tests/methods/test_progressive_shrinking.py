@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ommatid.methods.progressive_shrinking import phases, random_setting, schedule, smallest
-from ommatid.models.backbones.once_for_all import OnceForAllConfig
+from ommatid.models.subnets import OnceForAllConfig
 
 CONFIG = OnceForAllConfig()
 

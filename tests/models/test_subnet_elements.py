@@ -10,9 +10,9 @@ import torch
 from ommatid.measuring.measure import count_macs
 from ommatid.measuring.part_costs import CostTable
 from ommatid.methods.progressive_shrinking import random_setting
-from ommatid.models.backbones.once_for_all import OnceForAllConfig
 from ommatid.models.elements import elements, whole
 from ommatid.models.subnet_elements import SizedSubnet
+from ommatid.models.subnets import OnceForAllConfig
 
 SMALL = OnceForAllConfig(width_mult=0.25, num_classes=4, depths=(1, 2))
 

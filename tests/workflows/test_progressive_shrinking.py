@@ -9,7 +9,10 @@ import pytest
 import torch
 import yaml
 
-from ommatid.models.backbones.once_for_all import OnceForAll, Setting
+from ommatid.data import calibration_images, open_data
+from ommatid.models.backbones.once_for_all import OnceForAll
+from ommatid.models.subnets import Setting
+from ommatid.nn.recalibration import recalibrated
 from ommatid.runs.run import Run
 from ommatid.training.methods import find_method
 from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
@@ -80,6 +83,12 @@ def test_the_run_is_the_largest_network_ready_to_use(settings: dict[str, Any]) -
     model = Run.open(result.run).load_model()
     assert isinstance(model, OnceForAll)
     assert model.setting == model.config.largest
+    images = calibration_images(open_data(settings["data"], split=Run.open(result.run).split).train, 32)
+    expected = recalibrated(model.extract(), images).state_dict()
+    for name, value in model.extract().named_buffers():
+        if name.endswith("batches_tracked"):
+            continue
+        torch.testing.assert_close(value, expected[name], msg=lambda told, name=name: f"{name}: {told}")
     assert 0 <= evaluate(result.run)["accuracy"] <= 1
     assert result.curve[-1]["lr"] < result.curve[0]["lr"]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ommatid.methods.quantized_search.genotype import Gene, Space
 from ommatid.methods.quantized_search.policy import LayerPolicy, fake_quantized, model_bytes, quantizable
-from ommatid.models.backbones.once_for_all import OnceForAll, Setting
+from ommatid.models.backbones.once_for_all import OnceForAll
+from ommatid.models.subnets import Setting
 from ommatid.nn.deploy import deployed_copy
 from ommatid.nn.recalibration import recalibrated
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier
-from ommatid.models.config import Config, PartConfig, require, require_positive
+from ommatid.models.config import PartConfig
 from ommatid.models.model import Model
 from ommatid.models.registry import register, register_part
+from ommatid.models.subnets import STRIDES, OnceForAllConfig, Setting
 from ommatid.nn.block import pyramid
 from ommatid.nn.conv import ConvNorm
 from ommatid.nn.elastic import ElasticMBConv, gated, mobile_width
@@ -27,85 +27,9 @@ from ommatid.nn.recalibration import recalibrated
 from ommatid.nn.residual import Residual
 from ommatid.nn.squeeze_excite import SqueezeExcite
 
-WIDTHS = (16, 16, 24, 40, 80, 112, 160)
-LAST_WIDTHS = (960, 1280)
-STRIDES = (2, 2, 2, 1, 2)
 HARD_SWISH = (False, False, True, True, True)
 GATED = (False, True, False, True, True)
 DROPOUT = 0.1
-
-
-class Setting(NamedTuple):
-    """A sub-network: kernel and expansion of every block, skipped ones too, and how many blocks each stage takes."""
-
-    kernels: tuple[int, ...]
-    expands: tuple[float, ...]
-    depths: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnceForAllConfig(Config):
-    """`function` "supernet" is the whole network, of which `active_*` say which part answers (the largest where empty);
-    "subnet" is one part of it, with `active_*` for its only shape. "layer" is one elastic block of `in_channels` and
-    `out_channels`. `sort_stage` is how many expansions were trained before the channels are sorted.
-    """
-
-    function: Literal["supernet", "subnet", "layer"] = "supernet"
-    width_mult: float = 1.0
-    kernel_sizes: tuple[int, ...] = (3, 5, 7)
-    expand_ratios: tuple[int | float, ...] = (3, 4, 6)
-    depths: tuple[int, ...] = (2, 3, 4)
-    active_kernels: tuple[int, ...] = ()
-    active_expands: tuple[int | float, ...] = ()
-    active_depths: tuple[int, ...] = ()
-    sort_stage: int = 0
-    out_channels: int = 24
-    stride: int = 1
-    act: Literal["relu", "h_swish"] = "relu"
-    se: bool = False
-
-    def check(self) -> None:
-        require_positive(width_mult=self.width_mult, expand_ratios=self.expand_ratios, depths=self.depths)
-        odd = bool(self.kernel_sizes) and all(size > 0 and size % 2 for size in self.kernel_sizes)
-        require(odd, "kernel_sizes", self.kernel_sizes, "odd integers, at least one")
-        stages = range(len(self.expand_ratios))
-        require(self.sort_stage in stages, "sort_stage", self.sort_stage, f"from 0 to {len(stages) - 1}")
-        if self.function != "layer":
-            self._check_setting(self.setting)
-
-    def _check_setting(self, setting: Setting) -> None:
-        blocks = max(self.depths) * len(STRIDES)
-        for name, values, known, count in (
-            ("active_kernels", setting.kernels, self.kernel_sizes, blocks),
-            ("active_expands", setting.expands, self.expand_ratios, blocks),
-            ("active_depths", setting.depths, self.depths, len(STRIDES)),
-        ):
-            possible = len(values) == count and all(value in known for value in values)
-            require(possible, name, values, f"{count} of {', '.join(map(str, known))}")
-
-    @property
-    def largest(self) -> Setting:
-        blocks = max(self.depths) * len(STRIDES)
-        return Setting(
-            (max(self.kernel_sizes),) * blocks, (max(self.expand_ratios),) * blocks, (max(self.depths),) * len(STRIDES)
-        )
-
-    @property
-    def setting(self) -> Setting:
-        whole = self.largest
-        return Setting(
-            self.active_kernels or whole.kernels,
-            self.active_expands or whole.expands,
-            self.active_depths or whole.depths,
-        )
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return tuple(mobile_width(width * self.width_mult) for width in WIDTHS)
-
-    @property
-    def last_widths(self) -> tuple[int, ...]:
-        return tuple(mobile_width(width * self.width_mult) for width in LAST_WIDTHS)
 
 
 class Ends(nn.Module):
@@ -160,7 +84,7 @@ class OnceForAll(Backbone):
 
     def activate(self, setting: Setting) -> None:
         """Makes this part answer from now on. Raises ValueError for one that there is not."""
-        self.config._check_setting(setting)
+        self.config.check_setting(setting)
         self.setting = setting
         for block, kernel, expand in zip(self.elastic_blocks, setting.kernels, setting.expands, strict=True):
             block.kernel_size, block.expand_ratio = kernel, expand
@@ -199,6 +123,14 @@ class OnceForAll(Backbone):
             for small, block in zip(cut.children(), stage.children(), strict=False):
                 _inner(small).load_state_dict(_inner(block).extract().state_dict())
         return subnet
+
+    def put_back_(self, whole: Subnet) -> None:
+        """The largest part, as `extract` cut it out, with whatever has changed in it since."""
+        self.ends.load_state_dict(whole.ends.state_dict())
+        self.head.load_state_dict(whole.head.state_dict())
+        for cut, stage in zip(whole.stages, self.stages, strict=True):
+            for block, elastic in zip(cut.children(), stage.children(), strict=True):
+                _inner(elastic).largest.load_state_dict(_inner(block).state_dict())
 
     def sort_channels_(self, stage: int) -> None:
         """Puts the channels inside that matter most first, behind those of the `stage` narrower ones trained before."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from ommatid.data import calibration_images
 from ommatid.methods.progressive_shrinking import Schedule, random_setting, schedule, smallest
-from ommatid.models.backbones.once_for_all import OnceForAll
+from ommatid.models.backbones.once_for_all import OnceForAll, Subnet
 from ommatid.nn.recalibration import recalibrated
 from ommatid.tasks.training import Batch, Training
 from ommatid.training.methods.taught import answered, softened_divergence
@@ -50,7 +50,7 @@ class Shrinking(Training):
         self.schedule = schedule(self.model.config, steps, full=method.full)
         self.warmup = min(settings.recipe.warmup_epochs / settings.recipe.epochs, 1.0)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
-        self.subjects: list[nn.Module] = []
+        self.subjects: list[Subnet] = []
 
     def configure_optimizers(self) -> Any:
         optimizer, _ = self.make_optimizer(self.model)
@@ -86,11 +86,11 @@ class Shrinking(Training):
         judged = self.judged
         assert isinstance(judged, OnceForAll)
         # Sub-networks of all widths have moved the statistics: what is saved has those of the largest.
-        judged.load_state_dict(recalibrated(judged, self._calibration()).state_dict())
-        judged.activate(smallest(judged.config))
-        small = recalibrated(judged.extract(), self._calibration())
-        judged.activate(judged.config.largest)
-        self.subjects = [judged, small]
+        self.subjects = []
+        for setting in (smallest(judged.config), judged.config.largest):
+            judged.activate(setting)
+            self.subjects.append(recalibrated(judged.extract(), self._calibration()))
+        judged.put_back_(self.subjects[-1])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for subject in self.subjects:
