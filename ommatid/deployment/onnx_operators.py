@@ -10,7 +10,9 @@ import torch
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """For `torch.onnx.export`: PyTorch's operators and how ONNX says them."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # whose own types know nothing of values that are traced
 
     def grouped_mm(rows: Any, weights: Any, offs: Any = None, bias: Any = None, out_dtype: int = -1) -> Any:
         """(R, K) rows, sorted by group, times each group's matrix of (G, K, N): one product for each group's rows."""
