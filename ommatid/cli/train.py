@@ -50,7 +50,10 @@ def train(
     strategy: Annotated[str | None, typer.Option(help="auto, ddp or fsdp.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(metavar="WORDS", help='Beyond the recipe: ewa, adversarial, or as in "ewa[experts=8]".'),
+        typer.Option(
+            metavar="WORDS",
+            help='Beyond the recipe: ewa, adversarial, distill, spread, progressive_shrinking; as in "ewa[experts=8]".',
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it; 0 by default.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,

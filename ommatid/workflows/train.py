@@ -141,7 +141,8 @@ def train(
         compile: compile the model first; it pays off in long trainings.
         devices, nodes, strategy: accelerators (processes on CPU) and machines; `batch` is shared between all.
         method: what is done beyond the recipe: "ewa" (experts in training, averaged into the model), "adversarial"
-            (against attacks), or these with settings, as in "ewa[experts=8]".
+            (against attacks), "distill" (taught by a trained model), "spread" (experts on several processes),
+            "progressive_shrinking" (for super-networks), or these with settings, as in "ewa[experts=8]".
         weights: where to start from: our own weights, or a reference checkpoint of `model`.
         out: the run folder; `runs/MODEL-DATE` where not given.
         resume: a run folder to continue instead; every setting is the run's own.
