@@ -36,6 +36,8 @@ def scaled_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
         ValueError: other rates are asked for than the model's parts are known for.
     """
     below = parts_below(model, recipe)
+    if not below:
+        return parameter_groups(model, recipe.weight_decay)
     groups = []
     for group in parameter_groups(model, recipe.weight_decay):
         by_rate: dict[float, list[nn.Parameter]] = {}
