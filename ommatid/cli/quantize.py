@@ -16,13 +16,14 @@ def quantize(
     data: Annotated[
         str | None, typer.Argument(help="Images to calibrate and judge on; the run's own where not given.")
     ] = None,
+    format: Annotated[str, typer.Option(help="openvino or onnx.")] = "openvino",
     tolerance: Annotated[str, typer.Option(help="Accuracy that may be lost.")] = "1 point",
     out: Annotated[Path | None, typer.Option(help="The file to write; beside the weights where not given.")] = None,
 ) -> None:
     """Write a trained classifier as a file that computes in 8-bit integers."""
     from ommatid.workflows.quantize import quantize as workflow
 
-    done = workflow(run, data, tolerance=tolerance, out=out)
+    done = workflow(run, data, format=format, tolerance=tolerance, out=out)
     before, after = done.before, done.after
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(

@@ -34,10 +34,15 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str]) -> 
 
 def open_onnx(path: Path) -> Run:
     """Runs it by ONNX Runtime on the CPU. Raises ValueError where that is not installed."""
+    return run_onnx(str(path))
+
+
+def run_onnx(model: str | bytes) -> Run:
+    """Runs a model, or the file of that name, by ONNX Runtime on the CPU. Raises ValueError where it is missing."""
     runtime = imported("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
     return lambda image: as_answer(session.run(None, {name: image.contiguous().numpy()}))
 

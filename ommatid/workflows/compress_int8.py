@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.deployment.capture import capture
+from ommatid.deployment.integer_runtimes import INTEGER_RUNTIMES
 from ommatid.deployment.openvino import compiled_openvino
-from ommatid.deployment.quantize import in_float, run_openvino, unjudged
+from ommatid.deployment.quantize import unjudged
 from ommatid.deployment.runtime import Run
 from ommatid.measuring.timing import Clock, alternate, quartiles
 from ommatid.workflows.quantize import quantize
+
+OPENVINO = INTEGER_RUNTIMES["openvino"]
 
 ROUNDS, SECONDS = 100, 2.0
 """Timed calls of the original and of the model in 8 bits in turn, at most, and none begun after so long."""
@@ -43,7 +46,7 @@ class Integers:
 
     @cached_property
     def _float(self) -> Run:
-        return run_openvino(in_float(self._captured(self.original)))
+        return OPENVINO.run(OPENVINO.in_float(self._captured(self.original)))
 
     def original_ms(self) -> float:
         """Milliseconds of the original, in float32."""
@@ -51,7 +54,7 @@ class Integers:
 
     def latency(self, model: nn.Module) -> float:
         """Time in 8 bits, as a fraction of the original's in float32."""
-        return self.measured(run_openvino(unjudged(self._captured(model), self.calibration[:1])))[1]
+        return self.measured(OPENVINO.run(unjudged(self._captured(model), self.calibration[:1], OPENVINO)))[1]
 
     def size(self, model: nn.Module) -> float:
         """Bytes of the weights, matrices and filters in 8 bits, as a fraction of the original's in float32."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ommatid.data import Samples, eval_transform, make_loader, open_data, open_evaluation
 from ommatid.deployment.capture import capture
+from ommatid.deployment.export import FORMATS
 from ommatid.deployment.exported import description_of
-from ommatid.deployment.quantize import quantized, run_openvino, save_openvino
+from ommatid.deployment.integer_runtimes import INTEGER_RUNTIMES
+from ommatid.deployment.quantize import quantized
 from ommatid.deployment.runtime import Run
 from ommatid.measuring.timing import Call, alternate, quartiles
 from ommatid.models.config import require
@@ -59,39 +61,43 @@ def quantize(
     run_or_weights: str | Path,
     data: str | Path | None = None,
     *,
+    format: str = "openvino",
     tolerance: str = "1 point",
     out: str | Path | None = None,
 ) -> Quantized:
-    """Writes a trained classifier as an OpenVINO file that computes in 8-bit integers.
+    """Writes a trained classifier as a file that computes in 8-bit integers.
 
     Activations are looked at on training images. Accuracy is that on the validation part; where more of it is lost than
     allowed, the operations that cost the most stay in floating point. `predict`, `evaluate` and `bench` take the file.
 
     Args:
         data: where the images come from, as for `train`; the run's own where None.
+        format: "openvino" or "onnx", which ONNX Runtime runs.
         tolerance: what may be lost, in points of accuracy: "1 point", "0.5 points".
-        out: the file; `NAME.int8.xml` beside the weights where None.
+        out: the file; `NAME.int8.xml` or `NAME.int8.onnx` beside the weights where None.
 
     Raises:
         ValueError: no trained classifier, no data, a missing package, or an impossible tolerance.
     """
     allowed = parse_tolerance(tolerance)
+    require(format in INTEGER_RUNTIMES, "format", format, " or ".join(INTEGER_RUNTIMES))
+    runtime, ending = INTEGER_RUNTIMES[format], FORMATS[format].suffix
     trained = open_trained(run_or_weights)
     calibration, judged = _images(trained, data)
     subject = classifier_subject(trained)
-    path = trained.path.with_suffix(".int8.xml") if out is None else Path(out).expanduser()
-    require(path.name.endswith(".xml"), "out", str(path), "a name that ends in .xml")
+    path = trained.path.with_suffix(runtime.suffix) if out is None else Path(out).expanduser()
+    require(path.name.endswith(ending), "out", str(path), f"a name that ends in {ending}")
     size = trained.facts.size
     program = capture(trained.model, torch.rand(2, 3, size, size))
     judge = partial(accuracy_of, judged)
-    integers, in_float = quantized(program, calibration, judge=judge, allowed_drop=allowed)
+    integers, in_float = quantized(program, calibration, runtime, judge=judge, allowed_drop=allowed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with moved_into(path) as draft:
-        save_openvino(integers, draft)
-    before, after = _sides(trained, run_openvino(integers), judged, path)
+        runtime.save(integers, draft)
+    before, after = _sides(trained, runtime.run(integers), judged, path)
     told = {"before": asdict(before), "after": asdict(after), "in_float": in_float, "tolerance": allowed}
     description = description_of(path)
-    write_json(description, {"file": path.name, "format": "openvino", **subject.description, "quantized": told})
+    write_json(description, {"file": path.name, "format": format, **subject.description, "quantized": told})
     return Quantized(path, description, before, after, in_float)
 
 
@@ -130,7 +136,10 @@ def _sides(trained: Trained, integers: Run, judged: Batches, path: Path) -> tupl
         image = judged[0][0][:1].contiguous()
         calls: list[Call] = [partial(run, image) for run in (model, integers)]
         times = zip(*alternate(calls, torch.device("cpu"), rounds=ROUNDS, seconds=SECONDS), strict=True)
-    sizes = [trained.path.stat().st_size, sum(part.stat().st_size for part in (path, path.with_suffix(".bin")))]
+    sizes = [
+        trained.path.stat().st_size,
+        sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()),
+    ]
     before, after = (
         Side(accuracy, size / 2**20, 1e3 * quartiles(list(taken)).median)
         for accuracy, size, taken in zip(accuracies, sizes, times, strict=True)

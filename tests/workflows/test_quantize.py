@@ -27,10 +27,16 @@ def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_file_is_as_good_smaller_inside_and_taken_by_other_verbs(run: Path) -> None:
-    done = quantize(run, tolerance="100 points")
-    assert done.path.name == "best.int8.xml"
-    assert "FakeQuantize" in done.path.read_text()
+@pytest.mark.parametrize(
+    ("format", "name", "mark"),
+    [("openvino", "best.int8.xml", b"FakeQuantize"), ("onnx", "best.int8.onnx", b"QuantizeLinear")],
+)
+def test_the_file_is_as_good_smaller_inside_and_taken_by_other_verbs(
+    run: Path, format: str, name: str, mark: bytes
+) -> None:
+    done = quantize(run, format=format, tolerance="100 points")
+    assert done.path.name == name
+    assert mark in done.path.read_bytes()
     told = json.loads(done.description.read_text())
     assert told["quantized"]["after"]["accuracy"] == done.after.accuracy
     assert done.in_float == ()
@@ -40,7 +46,7 @@ def test_the_file_is_as_good_smaller_inside_and_taken_by_other_verbs(run: Path) 
     with torch.no_grad():
         expected, answer = trained.model(images), integers.model(images)
     assert 0 < (answer - expected).abs().max() < 0.5 * expected.abs().max()
-    assert evaluate(done.path, out=run / "judged")["accuracy"] == pytest.approx(done.after.accuracy)
+    assert evaluate(done.path, out=run / f"judged-{format}")["accuracy"] == pytest.approx(done.after.accuracy)
 
 
 def test_other_words_and_other_places_are_refused(run: Path) -> None:
@@ -48,3 +54,5 @@ def test_other_words_and_other_places_are_refused(run: Path) -> None:
         quantize(run, tolerance="a little")
     with pytest.raises(ValueError, match=r"ends in \.xml"):
         quantize(run, out=run / "model.onnx")
+    with pytest.raises(ValueError, match="openvino or onnx"):
+        quantize(run, format="torch")
