@@ -136,10 +136,8 @@ def _sides(trained: Trained, integers: Run, judged: Batches, path: Path) -> tupl
         image = judged[0][0][:1].contiguous()
         calls: list[Call] = [partial(run, image) for run in (model, integers)]
         times = zip(*alternate(calls, torch.device("cpu"), rounds=ROUNDS, seconds=SECONDS), strict=True)
-    sizes = [
-        trained.path.stat().st_size,
-        sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()),
-    ]
+    parts = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+    sizes = [trained.path.stat().st_size, sum(part.stat().st_size for part in parts)]
     before, after = (
         Side(accuracy, size / 2**20, 1e3 * quartiles(list(taken)).median)
         for accuracy, size, taken in zip(accuracies, sizes, times, strict=True)
