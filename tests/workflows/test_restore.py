@@ -69,7 +69,7 @@ def negative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., N
         weights.write_text(json.dumps(fields))
         facts = RestorerFacts("negative", "bicubic x2", 48)
         opened = TrainedRestorer(model, facts, weights, None)
-        monkeypatch.setattr("ommatid.workflows.restore.open_restorer", lambda run: opened)
+        monkeypatch.setattr("ommatid.workflows.restore.open_picture_restorer", lambda run: opened)
         return model
 
     return made
@@ -404,7 +404,7 @@ from ommatid.workflows.restore import restore
 
 picture, out = map(Path, sys.argv[1:])
 opened = TrainedRestorer(Negative(NegativeConfig(scale=2)), RestorerFacts("negative", None, 48), picture, None)
-with patch("ommatid.workflows.restore.open_restorer", lambda run: opened):
+with patch("ommatid.workflows.restore.open_picture_restorer", lambda run: opened):
     restore("run", [picture], out=out, progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

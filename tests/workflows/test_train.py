@@ -96,7 +96,7 @@ def test_bfloat16(few_digits: Path, tiny: dict[str, Any], busy_recipe: Path, run
 def test_the_precision_that_a_machine_has_is_chosen_once(
     few_digits: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ommatid.workflows.train.instruction_sets", lambda: ["bf16"])
+    monkeypatch.setattr("ommatid.training.choices.instruction_sets", lambda: ["bf16"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     settings = {**tiny, "recipe": "quick", "epochs": 1, "precision": "auto"}
     trained = Run.open(train(few_digits, **settings, out=tmp_path / "run").run)
