@@ -117,7 +117,8 @@ def tiled_positions(side: int, dilation: int) -> Tensor:
     span = dilation * (WINDOW - 1) + 1
     starts = torch.arange(0, side, span)
     positions = (starts[:, None] + dilation * torch.arange(WINDOW)).flatten()
-    there_and_back = max(2 * (side - 1), 1)
+    # In a tensor, which ONNX divides by where the side is not known before.
+    there_and_back = torch.scalar_tensor(max(2 * (side - 1), 1), dtype=positions.dtype)
     return side - 1 - (positions % there_and_back - (side - 1)).abs()
 
 
