@@ -27,6 +27,7 @@ from torch.export import Dim, ExportedProgram
 from ommatid.catalog import parity
 from ommatid.deployment.capture import classifier_sides, free_axes
 from ommatid.deployment.forms import largest_difference, tensors_of
+from ommatid.deployment.onnx_operators import translations
 from ommatid.models import create_model, families, load_reference
 from ommatid.models.procedure import Procedure
 from ommatid.models.restorer import Restorer, Sides
@@ -146,7 +147,14 @@ def ran_by_torch(model: nn.Module, program: ExportedProgram, inputs: list[Inputs
 def ran_by_onnx(model: nn.Module, program: ExportedProgram, inputs: list[Inputs]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(program, f=path, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(
+            program,
+            f=path,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            custom_translation_table=translations(),
+        )
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     errors = []
