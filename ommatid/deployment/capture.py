@@ -14,6 +14,9 @@ from ommatid.models.backbone import Backbone
 from ommatid.models.restorer import Restorer, Sides
 from ommatid.nn.deploy import deployed_copy
 
+FURTHER = (1, 4)
+"""Cells of the coarsest map by which the sizes are taller, and twice as many wider, that free sides are tried at."""
+
 
 def free_axes(sides: Sides | None) -> dict[int, Any]:
     """What torch.export is told about an image's axes: the batch is free, and so are these sides, where given."""
@@ -48,7 +51,8 @@ def capture_widest(model: nn.Module, example: Tensor, sides: Sides | None) -> tu
         try:
             program = capture(model, example, sides)
             rows, columns = sides.multiple
-            exported_error(model, program.module(), [F.pad(example, (0, 2 * columns, 0, rows))])
+            further = [(0, 2 * cells * columns, 0, cells * rows) for cells in FURTHER]
+            exported_error(model, program.module(), [F.pad(example, margins) for margins in further])
             return program, sides
         except Exception:  # what is raised for a size that is part of the program has no common type
             return capture(model, example), None

@@ -11,11 +11,15 @@ from ommatid.deployment.capture import capture_widest, classifier_sides
 from ommatid.models import create_model
 
 CONVNEXT = {"dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+RESNET = {"dims": [4, 4, 4, 4], "depths": [1, 1, 1, 1], "ibn": [None] * 4}
+"""It averages the first 7 x 7 cells of its map, and all where there are fewer."""
+
 VIT = {"image_size": 32, "patch_size": 16, "dim": 16, "depth": 1, "heads": 2}
 
 
 @pytest.mark.parametrize(
-    ("family", "config", "size", "multiple"), [("convnext", CONVNEXT, 64, 32), ("vit", VIT, 32, None)]
+    ("family", "config", "size", "multiple"),
+    [("convnext", CONVNEXT, 64, 32), ("vit", VIT, 32, None), ("ibn_net", RESNET, 64, None)],
 )
 def test_sizes_are_free_where_the_steps_are_the_same_at_every_size(
     family: str, config: dict[str, Any], size: int, multiple: int | None
