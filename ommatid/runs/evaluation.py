@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from ommatid.runs.run import Run
 from ommatid.runs.trained import Opened
 
 Samples = TypeVar("Samples")
+
+Row = dict[str, Any]
 
 
 def own_run(trained: Opened[Any, Any]) -> Run | None:
@@ -48,6 +50,16 @@ def evaluation_folder(weights: Path, source: str, out: str | Path | None) -> Pat
     """`out`, or `evaluation-DATA` beside the weights."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name).strip("-") or "data"
     return Path(out).expanduser() if out else weights.parent / f"evaluation-{slug}"
+
+
+SHOWN = 6
+"""Pictures on a page at each end."""
+
+
+def both_ends(order: Sequence[int], show: Callable[[int], Row]) -> dict[str, list[Row]]:
+    """The worst and the best pictures of `order`, the worst first: as `show` has them, none of them twice."""
+    ends = {"worst": order[:SHOWN], "best": order[SHOWN:][-SHOWN:][::-1]}
+    return {end: [show(index) for index in indices] for end, indices in ends.items()}
 
 
 def saved_evaluation(folder: Path, result: dict[str, Any], page: str, summary: str) -> dict[str, Any]:

@@ -52,10 +52,7 @@ def fit(
     batches = Batches(task, data, settings)
     steps = recipe.epochs * batches.per_epoch(settings.devices * settings.nodes)
     method = find_method(settings.method)
-    plain = task.training(model, data, settings, partial(make_optimizer, recipe=recipe, steps=steps))
-    training = method.training(plain, settings, steps)
-    if settings.compile:
-        model.compile()
+    training = training_of(model, data, settings, steps)
     record = Record(run, task, task.header(data, settings), say, outcome=method.outcome)
     callbacks: list[Callback] = [
         SeedEpoch(settings.seed),
@@ -81,6 +78,16 @@ def fit(
             training, batches, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None, weights_only=True
         )
     return record.run.path, record.rows
+
+
+def training_of(model: nn.Module, data: TaskData, settings: Settings, steps: int) -> Training:
+    """What Lightning trains, in `steps` steps; `model` is compiled where the settings say so."""
+    make = partial(make_optimizer, recipe=settings.recipe, steps=steps)
+    plain = find_task(settings.task).training(model, data, settings, make)
+    training = find_method(settings.method).training(plain, settings, steps)
+    if settings.compile:
+        model.compile()
+    return training
 
 
 def make_trainer(settings: Settings, training: Training, callbacks: list[Callback], **options: Any) -> Trainer:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback
 from torch import nn
 
-from ommatid.training.fit import make_trainer, quiet_lightning
+from ommatid.training.fit import make_trainer, quiet_lightning, training_of
 from ommatid.training.loaders import Batches
-from ommatid.training.methods import find_method
-from ommatid.training.optimizer import make_optimizer
 from ommatid.training.settings import Settings
 from ommatid.training.tasks import TaskData, find_task
 
@@ -23,15 +20,9 @@ STEPS, WARM_UP = 12, 4
 
 def epochs_within(minutes: float, model: nn.Module, data: TaskData, settings: Settings) -> int:
     """Epochs, at least one, that about fill so many minutes here, validation included; `model` stays as it is."""
-    task = find_task(settings.task)
-    batches = Batches(task, data, settings)
+    batches = Batches(find_task(settings.task), data, settings)
     steps = batches.per_epoch(1)
-    whole = settings.recipe.epochs * steps
-    make = partial(make_optimizer, recipe=settings.recipe, steps=whole)
-    trial = copy.deepcopy(model)
-    training = find_method(settings.method).training(task.training(trial, data, settings, make), settings, whole)
-    if settings.compile:
-        trial.compile()
+    training = training_of(copy.deepcopy(model), data, settings, settings.recipe.epochs * steps)
     clock = _Clock()
     with quiet_lightning():
         trainer = make_trainer(

@@ -16,16 +16,13 @@ from ommatid.models.dense import MaskTransformer
 from ommatid.report.before_after import jpeg_uri
 from ommatid.report.drawing import Seen, enlarged, marked_picture
 from ommatid.report.evaluate_detection import evaluate_detection_page
-from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
+from ommatid.runs.evaluation import both_ends, evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import open_samples, resized, things_of
 from ommatid.tasks.detection import LEAST_SCORE
 from ommatid.tasks.detection_metrics import AveragePrecision
 from ommatid.tasks.matching import right_ones
 from ommatid.training.tasks.dense import told
 from ommatid.workflows.opening import open_scene_network
-
-SHOWN = 6
-"""Pictures on the page at each end: those with the most mistakes, and the fewest."""
 
 SCORE = 0.4
 """From which on things are drawn and counted."""
@@ -65,8 +62,8 @@ def evaluate_detector(
     rows = [row for row, _ in judged]
     order = sorted(range(len(rows)), key=lambda index: -(rows[index]["missed"] + rows[index]["wrong"]))
 
-    def shown(indices: Sequence[int]) -> list[dict[str, Any]]:
-        return [_shown(samples, index, answers[index], rows[index]) for index in indices]
+    def shown(index: int) -> dict[str, Any]:
+        return _shown(samples, index, answers[index], rows[index])
 
     details = metric.details()
     result = {
@@ -81,8 +78,7 @@ def evaluate_detector(
         "pictures": rows,
         "machine": describe_machine(),
         "settings": {"weights": str(trained.path), "sides": list(sides), "score": SCORE, "device": str(device)},
-        "worst": shown(order[:SHOWN]),
-        "best": shown(order[SHOWN:][-SHOWN:][::-1]),
+        **both_ends(order, shown),
     }
     summary = f"AP {_percent(result['ap'])}, AP50 {_percent(result['ap50'])} on {len(samples)} pictures"
     folder = evaluation_folder(trained.path, source, out)

@@ -16,15 +16,12 @@ from ommatid.report.before_after import jpeg_uri
 from ommatid.report.drawing import enlarged, segmented_picture
 from ommatid.report.evaluate_panoptic import evaluate_panoptic_page
 from ommatid.report.formats import percent
-from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
+from ommatid.runs.evaluation import both_ends, evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import open_samples, resized, segments_of
 from ommatid.tasks.panoptic import SCORE
 from ommatid.tasks.panoptic_metrics import SegmentQuality
 from ommatid.training.tasks.dense import told
 from ommatid.workflows.opening import open_scene_network
-
-SHOWN = 6
-"""Pictures on the page at each end: those of the lowest PQ, and of the highest."""
 
 
 def evaluate_panoptic(
@@ -56,8 +53,8 @@ def evaluate_panoptic(
         rows.append({"path": samples.paths[index], "pq": one.compute()["pq"].item(), **_counts(one)})
     order = sorted(range(len(rows)), key=lambda index: rows[index]["pq"])
 
-    def shown(indices: Sequence[int]) -> list[dict[str, Any]]:
-        return [_shown(samples, index, answers[index], rows[index]) for index in indices]
+    def shown(index: int) -> dict[str, Any]:
+        return _shown(samples, index, answers[index], rows[index])
 
     result = {
         "model": told(trained.model.config),
@@ -69,8 +66,7 @@ def evaluate_panoptic(
         "pictures": rows,
         "machine": describe_machine(),
         "settings": {"weights": str(trained.path), "sides": list(sides), "score": SCORE, "device": str(device)},
-        "worst": shown(order[:SHOWN]),
-        "best": shown(order[SHOWN:][-SHOWN:][::-1]),
+        **both_ends(order, shown),
     }
     summary = f"PQ {result['pq']:.2%}, SQ {result['sq']:.2%}, RQ {result['rq']:.2%} on {len(samples)} pictures"
     folder = evaluation_folder(trained.path, source, out)

@@ -17,7 +17,7 @@ from ommatid.data.pictures import open_picture_evaluation, open_pictures
 from ommatid.measuring.machine import describe_machine
 from ommatid.report.before_after import jpeg_uri
 from ommatid.report.evaluate_restoration import evaluate_restoration_page
-from ommatid.runs.evaluation import evaluation_folder, judged_on, saved_evaluation
+from ommatid.runs.evaluation import both_ends, evaluation_folder, judged_on, saved_evaluation
 from ommatid.runs.run import Run
 from ommatid.runs.trained import RESTORATION, TrainedRestorer
 from ommatid.tasks.perceptual import Lpips
@@ -29,9 +29,6 @@ from ommatid.training.tasks import find_task
 from ommatid.workflows.opening import open_picture_restorer
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-
-SHOWN = 6
-"""Pictures on the page at each end: those that were restored worst, and best."""
 
 TILE = 512
 """Side in pixels, before restoration, of what the network sees at once; most test pictures are one tile."""
@@ -76,8 +73,7 @@ def evaluate_restorer(
         "pictures": rows,
         "machine": describe_machine(),
         "settings": {"weights": str(trained.path), "device": str(device)},
-        "worst": [_shown(trained, samples, index, rows, device) for index in order[:SHOWN]],
-        "best": [_shown(trained, samples, index, rows, device) for index in order[SHOWN:][-SHOWN:][::-1]],
+        **both_ends(order, lambda index: _shown(trained, samples, index, rows, device)),
     }
     summary = (
         f"PSNR {result['psnr']:.2f} dB ({result['baseline_psnr']:.2f} dB before), SSIM {result['ssim']:.4f} "

@@ -17,16 +17,13 @@ from ommatid.report.before_after import jpeg_uri
 from ommatid.report.drawing import enlarged, masked_picture
 from ommatid.report.evaluate_segmentation import evaluate_segmentation_page
 from ommatid.report.formats import percent
-from ommatid.runs.evaluation import evaluation_folder, saved_evaluation
+from ommatid.runs.evaluation import both_ends, evaluation_folder, saved_evaluation
 from ommatid.runs.scenes import classes_of, open_samples, resized
 from ommatid.runs.trained import TrainedScenes
 from ommatid.tasks.segmentation_metrics import PixelConfusion, iou_by_class
 from ommatid.tasks.whole_or_window import Segmentation
 from ommatid.training.tasks.dense import told
 from ommatid.workflows.opening import open_scene_network
-
-SHOWN = 6
-"""Pictures on the page at each end: those that were told apart worst, and best."""
 
 
 def evaluate_segmenter(
@@ -57,8 +54,8 @@ def evaluate_segmenter(
         rows.append({"path": samples.paths[index], **judged})
     order = sorted(range(len(rows)), key=lambda index: rows[index]["miou"])
 
-    def shown(indices: Sequence[int]) -> list[dict[str, Any]]:
-        return [_shown(trained, through, samples, index, rows[index], device) for index in indices]
+    def shown(index: int) -> dict[str, Any]:
+        return _shown(trained, through, samples, index, rows[index], device)
 
     result = {
         "model": told(trained.model.config),
@@ -76,8 +73,7 @@ def evaluate_segmenter(
             "sides": list(through.sides),
             "device": str(device),
         },
-        "worst": shown(order[:SHOWN]),
-        "best": shown(order[SHOWN:][-SHOWN:][::-1]),
+        **both_ends(order, shown),
     }
     summary = (
         f"mIoU {result['miou']:.2%}, pixel accuracy {result['pixel_accuracy']:.2%} on {result['samples']} pictures"

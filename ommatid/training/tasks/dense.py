@@ -18,6 +18,7 @@ from ommatid.models.registry import Family, families, find, find_detector, is_cl
 from ommatid.runs.trained import SceneFacts
 
 if TYPE_CHECKING:
+    from ommatid.tasks.training import Batch
     from ommatid.training.settings import Settings
 
 SMALL: dict[str, Any] = {
@@ -106,6 +107,12 @@ def pixels_of(images: Tensor) -> Tensor:
     """A batch of normalised images as pictures, values 0 to 1."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return images.float() * std + mean
+
+
+def named_parts(batch: Batch, *names: str) -> dict[str, Tensor]:
+    """The images of a batch, and what is so named of each of them, by name and number."""
+    images, truth = batch
+    return {"images": images} | {f"{name}{number}": image[name] for number, image in enumerate(truth) for name in names}
 
 
 def whole_pictures(make_loader: Callable[..., Loader], samples: SceneSamples, *, batch: int, **options: Any) -> Loader:

@@ -41,9 +41,7 @@ def things(data: SceneData, settings: Settings, *, masks: bool) -> Objective:
 
 
 def parts(batch: Batch) -> dict[str, Tensor]:
-    images, truth = batch
-    named = {f"{name}{number}": image[name] for number, image in enumerate(truth) for name in ("boxes", "labels")}
-    return {"images": images} | named
+    return dense.named_parts(batch, "boxes", "labels")
 
 
 def picture(batch: Batch) -> Tensor:

@@ -29,9 +29,7 @@ def objective(data: SceneData, settings: Settings) -> Objective:
 
 
 def parts(batch: Batch) -> dict[str, Tensor]:
-    images, truth = batch
-    named = {f"{name}{number}": image[name] for number, image in enumerate(truth) for name in ("segments", "labels")}
-    return {"images": images} | named
+    return dense.named_parts(batch, "segments", "labels")
 
 
 def picture(batch: Batch) -> Tensor:
