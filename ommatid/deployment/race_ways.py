@@ -33,6 +33,7 @@ PRODUCT = 2048
 """Rows and columns of the large matrix product that the models' arithmetic is compared with."""
 
 OURS, TIMMS = "ours", "timm"
+ANY = "any precision"
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,17 @@ class Way:
 class Faced:
     """Our model and timm's in one precision.
 
-    ways: of both ("ours", "timm"), by name. best: the names of the fastest. ratio, p25, p75: timm's best against our
-    best, from pairs of neighbouring runs: above 1 ours is faster. product_gflops: billions of operations in a second
-    of a large matrix product in this precision; share: what our best way reaches of it.
+    ways: of both ("ours", "timm"), by name. best: the names of the fastest, of those that have one which counts. ratio:
+    timm's best against our best, from pairs of neighbouring runs: above 1 ours is faster; None where one has no best.
+    product_gflops: billions of operations in a second of a large matrix product in this precision; share: what our best
+    way reaches of it.
     """
 
     ways: dict[str, dict[str, Way]]
     best: dict[str, str]
-    ratio: float
-    p25: float
-    p75: float
+    ratio: Quartiles | None
     product_gflops: float
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -120,21 +120,24 @@ def race_ways(model: str, *, batch: int, threads: int, rounds: int, seconds: flo
     def ratio(peer: tuple[str, str], own: tuple[str, str]) -> Quartiles:
         return quartiles([theirs / mine for theirs, mine in zip(times[peer], times[own], strict=True)])
 
-    def fastest(who: str, precision: str | None = None) -> tuple[str, str]:
-        allowed = [key for key in times if key[0] == who and precision in (None, precision_of(key[1]))]
-        return min(allowed, key=lambda key: quartiles(times[key]).median)
+    def fastest(who: str, precision: str) -> list[tuple[str, str]]:
+        """The fastest way, if any counts."""
+        allowed = [key for key in times if key[0] == who and precision in (ANY, precision_of(key[1]))]
+        return sorted(allowed, key=lambda key: quartiles(times[key]).median)[:1]
 
     faced = {}
     for precision, product in product_times.items():
-        mine, peer = fastest(OURS, precision), fastest(TIMMS, precision)
+        best = {who: way for who in (OURS, TIMMS) for way in fastest(who, precision)}
         gflops = 2 * PRODUCT**3 / quartiles(product).median / 1e9
+        reached = 2 * macs / quartiles(times[best[OURS]]).median / 1e9 if OURS in best else None
         faced[precision] = Faced(
             ways={who: _ways(who, precision, known, times) for who in (OURS, TIMMS)},
-            best={OURS: mine[1], TIMMS: peer[1]},
-            **dict(zip(("ratio", "p25", "p75"), ratio(peer, mine), strict=True)),
+            best={who: way for who, (_, way) in best.items()},
+            ratio=ratio(best[TIMMS], best[OURS]) if len(best) == 2 else None,
             product_gflops=gflops,
-            share=2 * macs / quartiles(times[mine]).median / 1e9 / gflops,
+            share=None if reached is None else reached / gflops,
         )
+    (mine,), (peer,) = fastest(OURS, ANY), fastest(TIMMS, ANY)
     eager = (TIMMS, "eager")
     return Race(
         model=model,
@@ -144,8 +147,8 @@ def race_ways(model: str, *, batch: int, threads: int, rounds: int, seconds: flo
         rounds=len(timed),
         precisions=faced,
         eager=ratio(eager, (OURS, "eager")),
-        gain=ratio(eager, fastest(OURS)),
-        against_best=ratio(fastest(TIMMS), fastest(OURS)),
+        gain=ratio(eager, mine),
+        against_best=ratio(peer, mine),
     )
 
 

@@ -87,10 +87,9 @@ def _flat(row: Row) -> dict[str, Any]:
     cells = {"Model": row["model"], "Image": " x ".join(map(str, row["size"])), "Batch": row["batch"]}
     cells |= {"Threads": row["threads"], **{title: _spread(*row[name]) for name, title in RATIOS.items()}}
     for precision, faced in row["precisions"].items():
-        best = faced["best"]
-        ways = best["ours"] if best["ours"] == best["timm"] else f"{best['ours']} / {best['timm']}"
-        cells[f"Best {precision}"] = f"{_spread(faced['ratio'], faced['p25'], faced['p75'])} {ways}"
-        cells[f"Share, {precision}"] = f"{faced['share']:.0%}"
+        best = " / ".join(dict.fromkeys(faced["best"].values()))
+        cells[f"Best {precision}"] = f"{_spread(*faced['ratio'])} {best}" if faced["ratio"] else "–"
+        cells[f"Share, {precision}"] = f"{faced['share']:.0%}" if faced["share"] else "–"
     return cells
 
 

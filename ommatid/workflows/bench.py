@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ommatid.deployment.exported import is_exported, open_exported
+from ommatid.deployment.exported import is_exported
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import (
     Measurement,
@@ -34,8 +34,9 @@ from ommatid.models.restorer import Restorer
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 from ommatid.runs.files import check_writable, write_json
-from ommatid.runs.trained import SEGMENTATION, find_weights
+from ommatid.runs.trained import SEGMENTATION, SceneFacts, WeightFacts, find_weights
 from ommatid.training.tasks import Task, find_task
+from ommatid.workflows.opening import open_any
 
 __all__ = ["BenchRow", "Measurement", "bench", "measure"]
 
@@ -82,8 +83,9 @@ def bench(
 
     Args:
         models: names of variants or families, as in `create_model`; run folders or weights files of trained models; or
-            files of exported classifiers.
-        size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks.
+            exported files.
+        size: side of the image; where None, the model's own `image_size`, else 224, and 128 for restoration networks;
+            an exported file's own height and width.
         deploy: measures the model's `deploy()` copy, as one would use it for inference.
         against: "timm" times timm's model of the same architecture too, in alternation, with equal weights, at `batch`.
         task, decoder: measures what stands on the backbones for segmentation or detection, not the backbones alone.
@@ -136,12 +138,14 @@ def bench_one(
     """The row of one model. `settings` are the keyword arguments of `measure`."""
     row = BenchRow(name)
     try:
+        twin = None
         if is_exported(name):
-            row.measurement = measure_exported(name, settings)
-            return row
-        model = create_at_size(name, settings["size"], task, decoder)
-        twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
-        subject = deployed_copy(model) if deploy else model
+            subject, size = open_file(name, settings)
+            settings = settings | {"size": size}
+        else:
+            model = create_at_size(name, settings["size"], task, decoder)
+            twin = timm_twin(name, model) if against and name in TIMM_MODELS else None
+            subject = deployed_copy(model) if deploy else model
         if isinstance(subject, Restorer):
             settings = settings | {"size": settings["size"] or PICTURE_SIDE}
         row.measurement = measure(subject, **settings)
@@ -156,13 +160,20 @@ def bench_one(
     return row
 
 
-def measure_exported(path: str, settings: dict[str, Any]) -> Measurement:
-    """The speed of an exported classifier, at its own size where none is set; its precision is the file's."""
+def open_file(path: str, settings: dict[str, Any]) -> tuple[nn.Module, int | tuple[int, int] | None]:
+    """An exported file as a model, and the sides of its images where none are set; its precision is its own."""
     require(settings["precision"] == "float32", "precision", settings["precision"], "float32 for exported files")
     require(settings["device"] == "cpu", "device", settings["device"], "cpu for exported files")
     with thread_count(settings["threads"]):  # runtimes take their number of threads once, when a file is opened
-        trained = open_exported(path)
-    return measure(trained.model, **settings | {"size": settings["size"] or trained.facts.size})
+        opened = open_any(path)
+    if settings["size"] is not None:
+        return opened.model, settings["size"]
+    match opened.facts:
+        case SceneFacts(sides=sides):
+            return opened.model, sides
+        case WeightFacts(size=side):
+            return opened.model, side
+    return opened.model, None
 
 
 def create_at_size(name: str, size: int | None, task: Task | None = None, decoder: str | None = None) -> nn.Module:

@@ -8,6 +8,8 @@ from ommatid.deployment.exported import is_exported, open_exported, read_descrip
 from ommatid.deployment.exported_dense import open_exported_dense, open_exported_restorer
 from ommatid.models.weights import read_header
 from ommatid.runs.trained import (
+    CLASSIFICATION,
+    RESTORATION,
     Trained,
     TrainedRestorer,
     TrainedScenes,
@@ -32,6 +34,14 @@ def open_scene_network(path: str | Path) -> TrainedScenes:
 def open_picture_restorer(path: str | Path) -> TrainedRestorer:
     """Opens what is there. Raises ValueError, in one line, where it is no trained restoration network."""
     return open_exported_restorer(path) if is_exported(path) else open_restorer(path)
+
+
+def open_any(path: str | Path) -> Trained | TrainedScenes | TrainedRestorer:
+    """Opens what is there, whatever its task. Raises ValueError, in one line, where nothing trained is there."""
+    task = trained_for(path)
+    if task == CLASSIFICATION:
+        return open_classifier(path)
+    return open_picture_restorer(path) if task == RESTORATION else open_scene_network(path)
 
 
 def trained_for(path: str | Path) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from ommatid.deployment import race_ways as races
 from ommatid.deployment.forms import Form, forms_of
@@ -28,6 +30,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no such runtime\nand a page about it")
 
     monkeypatch.setattr(races, "forms_of", few)
+    monkeypatch.setattr(races, "own_forms", lambda *args: {})
     monkeypatch.setattr(races, "PRODUCT", 64)
     monkeypatch.setattr(races, "reduced_precisions", lambda device: ())
     monkeypatch.setattr(module, "_in_own_process", module._raced)
@@ -49,6 +52,23 @@ def test_what_is_shared_is_raced_with_equal_weights(tmp_path: Path) -> None:
     assert "shvit_s1" in table
     assert "Made by `again`" in table
     assert "no such runtime" in page.read_text()
+
+
+def test_a_precision_in_which_every_way_answers_otherwise_has_no_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forms(model: nn.Module, example: Tensor) -> dict[str, Form]:
+        return {"eager": lambda: model, "bfloat16": lambda: nn.Sequential(model, nn.Tanh())}
+
+    monkeypatch.setattr(races, "forms_of", forms)
+    monkeypatch.setattr(races, "reduced_precisions", lambda device: (torch.bfloat16,))
+    bench_suite(tmp_path, models=["shvit_s1"], batches=[1], threads=[1], rounds=1)
+    (row,) = json.loads((tmp_path / "suite.json").read_text())["rows"]
+    faced = row["precisions"]["bfloat16"]
+    assert faced["best"] == {}
+    assert faced["ratio"] is None
+    assert row["precisions"]["float32"]["best"] == {"ours": "eager", "timm": "eager"}
+    assert "its answers differ by" in (tmp_path / "suite.md").read_text()
 
 
 def test_it_continues_and_keeps_within_its_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

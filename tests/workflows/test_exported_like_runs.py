@@ -15,6 +15,7 @@ from ommatid.deployment.export import FORMATS, Format
 from ommatid.models import create_model, save
 from ommatid.runs.scenes import things_of
 from ommatid.runs.trained import RestorerFacts, SceneFacts
+from ommatid.workflows.bench import bench
 from ommatid.workflows.evaluate import evaluate
 from ommatid.workflows.export import export
 from ommatid.workflows.opening import open_scene_network
@@ -230,6 +231,22 @@ def test_a_picture_beyond_the_longest_side_goes_in_tiles(tmp_path: Path, untrace
         export(weights, format="torch").path, pictures(tmp_path / "pictures")[1:2], out=tmp_path / "out", progress=False
     )
     assert done.restored[0].after == (134, 100)
+
+
+def test_bench_takes_the_file_of_a_network_for_scenes_at_its_own_sides(tmp_path: Path, untraced: None) -> None:
+    weights = saved(tmp_path, "segmentation", "segmenter", decoder="mlp", decoder_dim=16)
+    (row,) = bench([str(export(weights, format="torch").path)], rounds=1)
+    assert row.error is None
+    assert row.measurement is not None
+    assert row.measurement.size == (96, 128)
+
+
+def test_bench_counts_the_pixels_that_a_file_makes(tmp_path: Path, untraced: None) -> None:
+    weights = saved_restorer(tmp_path, *RESTORERS[0])
+    (row,) = bench([str(export(weights, format="torch").path)], size=32, rounds=1)
+    assert row.error is None
+    assert row.measurement is not None
+    assert row.megapixels == pytest.approx(row.measurement.throughput * 64 * 64 / 1e6)
 
 
 def test_what_a_description_lacks_is_named(tmp_path: Path, untraced: None) -> None:
