@@ -24,6 +24,7 @@ class ClassAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5  # also of heads that have lost units since
         self.query = nn.Linear(dim, dim, bias=qkv_bias)
         self.key_value = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
@@ -32,7 +33,7 @@ class ClassAttention(nn.Module):
         query = self.query(tokens[:, 0]).unflatten(-1, (self.heads, -1))
         key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1)).unbind()
         # The bias of the keys adds the same to all scores of a head, which the softmax cancels.
-        scores = torch.einsum("bhd,hdc->bhc", query * query.shape[-1] ** -0.5, key) @ tokens.mT
+        scores = torch.einsum("bhd,hdc->bhc", query * self.scale, key) @ tokens.mT
         read = torch.einsum("bhc,hdc->bhd", scores.softmax(-1) @ tokens, value).flatten(1)
         if self.key_value.bias is not None:
             read = read + self.key_value.bias.chunk(2)[1]

@@ -15,7 +15,7 @@ def attend(
     Args:
         query: (B, N, heads, d). key: (B, M, heads, d). value: (B, M, heads, e).
         bias: added to the scaled scores, broadcastable to (B, heads, N, M).
-        scale: of the scores; d ** -0.5 where None.
+        scale: of the scores; d ** -0.5 where None. A layer whose heads may lose channels says it.
 
     Returns:
         (B, N, heads * e), heads concatenated in order.

@@ -37,25 +37,26 @@ def linear_attention_reference(query: Tensor, key: Tensor, value: Tensor, *, eps
     return torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)
 
 
-def injective_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """sum_j (s q_i . (k_j - mean k) + 1) / N v_j with s = d^-1/2: weights sum to 1, and may be negative.
+def injective_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None) -> Tensor:
+    """sum_j (s q_i . (k_j - mean k) + 1) / N v_j with a scale s: weights sum to 1, and may be negative.
 
     The attention of InLine (arXiv 2412.06590): a query reads the covariance of keys and values, and no two queries read
     the same. Cost: 2 N d^2 multiply-adds for each head.
 
     Args:
         query, key, value: (B, N, heads, d).
+        scale: s; d ** -0.5 where None.
 
     Returns:
         (B, N, heads * d), heads concatenated in order.
     """
-    scale = query.shape[-1] ** -0.5 / query.shape[1]
+    scale = (query.shape[-1] ** -0.5 if scale is None else scale) / query.shape[1]
     covariance = torch.einsum("bnhc,bnhd->bhcd", (key - key.mean(1, keepdim=True)) * scale, value)
     return (torch.einsum("bnhc,bhcd->bnhd", query, covariance) + value.mean(1, keepdim=True)).flatten(2)
 
 
-def injective_attention_reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def injective_attention_reference(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None) -> Tensor:
     """`injective_attention` by its definition, with all N x N weights."""
-    scores = torch.einsum("bnhd,bmhd->bhnm", query, key) * query.shape[-1] ** -0.5
+    scores = torch.einsum("bnhd,bmhd->bhnm", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
     weights = (scores - scores.mean(-1, keepdim=True) + 1) / query.shape[1]
     return torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)

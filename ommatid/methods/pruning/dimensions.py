@@ -13,15 +13,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+UNLIKE = "it meets an axis that is made up in another way"
+PIECES = "pieces of it go different ways"
+RESHAPED = "a reshape cuts through it"
+"""Why units cannot be removed."""
+
 
 class Dimension:
     """So many units that stand for the same wherever the dimension occurs.
 
-    frozen: its units cannot be removed one by one. normed: a norm is taken over them, which notices what is removed.
-    parts: the products that it is a concatenation of, once known; of one part, the product that it is.
+    frozen: why its units cannot be removed one by one; "" where they can. normed: a norm is taken over them, which
+    notices what is removed. parts: the products that it is a concatenation of, once known; of one part, the product
+    that it is.
     """
 
-    def __init__(self, size: int, *, frozen: bool = False) -> None:
+    def __init__(self, size: int, *, frozen: str = "") -> None:
         self.size = size
         self.frozen = frozen
         self.normed = False
@@ -41,7 +47,7 @@ class Dimension:
         """From now on `self`, a root without parts, is `other`, another root."""
         self._same = other
         if self.frozen:
-            freeze([other])
+            freeze([other], self.frozen)
         if self.normed:
             mark_normed([other])
 
@@ -50,7 +56,7 @@ Axis = list[Dimension]
 """A product of dimensions, the last of which varies fastest; none for an axis of length 1."""
 
 
-def new_axis(size: int, *, frozen: bool = False) -> Axis:
+def new_axis(size: int, *, frozen: str = "") -> Axis:
     return [Dimension(size, frozen=frozen)] if size != 1 else []
 
 
@@ -78,9 +84,10 @@ def leaves(axis: Axis) -> Axis:
     return found
 
 
-def freeze(axis: Axis) -> None:
+def freeze(axis: Axis, why: str) -> None:
+    """Of several reasons the first is kept."""
     for dimension in leaves(axis):
-        dimension.frozen = True
+        dimension.frozen = dimension.frozen or why
 
 
 def mark_normed(axis: Axis) -> None:
@@ -92,20 +99,22 @@ def unify(one: Axis, other: Axis) -> None:
     """Makes two axes of the same length the same; what cannot be reconciled is frozen."""
     left, right = resolved(one), resolved(other)
     if length(left) != length(right):
-        freeze(left + right)
+        freeze(left + right, UNLIKE)
         return
     while left and right:
-        a, b = left.pop(0), right.pop(0)
+        a, b = left[0], right[0]
         if a is b:
-            continue
-        if a.size == b.size:
+            left, right = left[1:], right[1:]
+        elif a.size == b.size:
             _merge(a, b)
-            continue
-        larger, smaller = (a, b) if a.size > b.size else (b, a)
-        if larger.size % smaller.size or not _split_product(larger, [smaller.size, larger.size // smaller.size]):
-            freeze([a, b, *left, *right])
-            return
-        left, right = resolved([a, *left]), resolved([b, *right])
+            left, right = left[1:], right[1:]
+        else:
+            larger, smaller = (a, b) if a.size > b.size else (b, a)
+            if larger.size % smaller.size or not _split_product(larger, [smaller.size, larger.size // smaller.size]):
+                freeze(left + right, UNLIKE)
+                return
+        # What follows may be known better by now, or be what was just found to be the same.
+        left, right = resolved(left), resolved(right)
 
 
 def reshape(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
@@ -157,10 +166,10 @@ def split(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         if [length(part) for part in only.parts] == list(sizes):
             return only.parts
     if len(whole) > 1 and whole[0].size == len(sizes) and len(set(sizes)) == 1:
-        freeze(whole[:1])
+        freeze(whole[:1], PIECES)
         return [whole[1:] for _ in sizes]
-    freeze(whole)
-    return [new_axis(size, frozen=True) for size in sizes]
+    freeze(whole, PIECES)
+    return [new_axis(size, frozen=PIECES) for size in sizes]
 
 
 def concatenate(parts: Sequence[Axis]) -> Axis:
@@ -169,10 +178,9 @@ def concatenate(parts: Sequence[Axis]) -> Axis:
     whole.parts = [list(part) for part in parts]
     if len(parts) == 1:
         return list(parts[0])
-    if any(dimension.frozen for part in parts for dimension in leaves(part)) and not any(
-        not dimension.frozen for part in parts for dimension in leaves(part)
-    ):
-        return new_axis(whole.size, frozen=True)
+    pieces = [dimension for part in parts for dimension in leaves(part)]
+    if pieces and all(dimension.frozen for dimension in pieces):
+        return new_axis(whole.size, frozen=pieces[0].frozen)
     return [whole]
 
 
@@ -214,7 +222,7 @@ def _merge(a: Dimension, b: Dimension) -> None:
         for one, other in zip(a.parts, b.parts, strict=True):
             unify(one, other)
     else:
-        freeze([a, b])
+        freeze([a, b], UNLIKE)
 
 
 def _split_product(dimension: Dimension, sizes: Sequence[int]) -> bool:
@@ -229,11 +237,11 @@ def _split_product(dimension: Dimension, sizes: Sequence[int]) -> bool:
         return False
     for part in dimension.parts[1:]:
         unify(dimension.parts[0], part)
-    dimension.parts = [[Dimension(first, frozen=True), *dimension.parts[0]]]
+    dimension.parts = [[Dimension(first, frozen=PIECES), *dimension.parts[0]]]
     return True
 
 
 def _give_up(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
     for axis in axes:
-        freeze(axis)
-    return [new_axis(size, frozen=True) for size in sizes]
+        freeze(axis, RESHAPED)
+    return [new_axis(size, frozen=RESHAPED) for size in sizes]

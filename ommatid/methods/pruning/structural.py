@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.methods.pruning.dimensions import Dimension, leaves, resolved
@@ -25,8 +24,15 @@ Kind = Literal["heads", "hidden", "width"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-COUNTS = ("heads", "num_heads")
-"""Attributes of modules that count units which tensors have a factor of an axis for."""
+COUNTS = ("heads", "num_heads", "groups")
+"""Attributes of modules that count units which tensors have a factor of an axis for; those of layers are told apart."""
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Whose groups are told by their weights (`ommatid.nn.resize`)."""
+
+FEWEST, OTHERS = 2, 4
+"""How many units a group loses when it is tried, and how many other numbers its neighbours lose: where sizes fit by
+chance, or by rounding, others do not."""
 
 TOLERANCE = 1e-4
 """Largest difference of the pruned model from the masked one, as a fraction of the largest magnitude."""
@@ -56,10 +62,20 @@ Kept = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Structure:
-    """A model's groups, and the axes of its tensors by name."""
+    """A model's groups, and the axes of its tensors by name.
+
+    refused: groups that tracing found, but that cannot lose a unit after all, and why.
+    """
 
     groups: tuple[Group, ...]
     axes: Mapping[str, Axes]
+    refused: Mapping[Group, str] = field(default_factory=dict)
+
+    def reasons(self, tensor: str) -> list[str]:
+        """Why units of a tensor's axes stay, each reason once; none for axes that are of a group."""
+        frozen = [dimension.frozen for axis in self.axes[tensor] for dimension in leaves(axis)]
+        refused = [why for group, why in self.refused.items() if tensor in dict(group.members)]
+        return list(dict.fromkeys(filter(None, frozen + refused)))
 
     def masks(self, kept: Kept) -> dict[str, list[Tensor]]:
         """For every tensor that loses something, booleans along each of its axes.
@@ -96,8 +112,9 @@ def describe(model: nn.Module, example: Tensor) -> Structure:
         for dimension, found in members.items()
         if dimension.size > 1
     )
-    named = _with_own_names(groups)
-    return Structure(tuple(_sound(model, example, axes, named)), axes)
+    refused: dict[Group, str] = {}
+    sound = _sound(model, example, axes, _with_own_names(groups), refused)
+    return Structure(tuple(sound), axes, refused)
 
 
 def prune(model: ModelT, structure: Structure, kept: Kept) -> ModelT:
@@ -132,7 +149,7 @@ def masked(model: ModelT, structure: Structure, kept: Kept) -> ModelT:
             state[name].mul_(mask.view(shape).to(state[name]))
         owner, _, leaf = name.rpartition(".")
         norm = copied.get_submodule(owner)
-        if leaf == "weight" and isinstance(norm, nn.LayerNorm) and len(along) == 1:
+        if leaf == "weight" and isinstance(norm, nn.LayerNorm | nn.RMSNorm) and len(along) == 1:
             path, _, last = owner.rpartition(".")
             setattr(copied.get_submodule(path), last, _KeptNorm(norm, along[0]))
     return copied
@@ -154,16 +171,17 @@ def verify(model: nn.Module, structure: Structure, kept: Kept, image: Tensor) ->
 
 
 class _KeptNorm(nn.Module):
-    """A layer norm over the kept entries alone; the others are 0."""
+    """A layer norm, or one by the root mean square, over the kept entries alone; the others are 0."""
 
-    def __init__(self, norm: nn.LayerNorm, mask: Tensor) -> None:
+    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm, mask: Tensor) -> None:
         super().__init__()
-        self.norm = norm
         self.places = mask.nonzero().flatten()
+        self.norm = copy.deepcopy(norm)
+        for name, parameter in norm.named_parameters():
+            replace_tensor(self.norm, name, parameter.detach()[self.places])
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (None if part is None else part[self.places] for part in (self.norm.weight, self.norm.bias))
-        normed = F.layer_norm(x[..., self.places], (len(self.places),), weight, bias, self.norm.eps)
+        normed = self.norm(x[..., self.places])
         return torch.zeros_like(x).index_copy(-1, self.places, normed)
 
 
@@ -189,23 +207,35 @@ def _with_own_names(groups: Sequence[Group]) -> list[Group]:
     return named
 
 
-def _sound(model: nn.Module, example: Tensor, axes: Mapping[str, Axes], groups: Sequence[Group]) -> list[Group]:
-    """Those that can lose a unit; tried together first, then by halves."""
-    if not groups or _survive(model, example, axes, groups):
+def _sound(
+    model: nn.Module, example: Tensor, axes: Mapping[str, Axes], groups: Sequence[Group], refused: dict[Group, str]
+) -> list[Group]:
+    """Those that can lose units; tried together first, then by halves. Why others cannot is added to `refused`.
+
+    Every other group is also tried while its neighbours stay whole: two that must lose as many are none.
+    """
+    tries = [groups] if len(groups) == 1 else [groups, groups[::2], groups[1::2]]
+    why = next(filter(None, (_failure(model, example, axes, some) for some in tries if some)), "")
+    if not why:
         return list(groups)
     if len(groups) == 1:
+        refused[groups[0]] = why
         return []
     half = len(groups) // 2
-    return _sound(model, example, axes, groups[:half]) + _sound(model, example, axes, groups[half:])
+    return [found for part in (groups[:half], groups[half:]) for found in _sound(model, example, axes, part, refused)]
 
 
-def _survive(model: nn.Module, example: Tensor, axes: Mapping[str, Axes], groups: Sequence[Group]) -> bool:
-    kept = {group.name: torch.arange(group.size) != group.size // 2 for group in groups}
+def _failure(model: nn.Module, example: Tensor, axes: Mapping[str, Axes], groups: Sequence[Group]) -> str:
+    """What happens where each group loses a few units; "" where the model answers as the masked one."""
+    kept = {}
+    for place, group in enumerate(groups):
+        middle = max(group.size // 2, 1)
+        kept[group.name] = (torch.arange(group.size) - middle) % group.size >= min(FEWEST + place % OTHERS, middle)
     try:
         verify(model, Structure(tuple(groups), axes), kept, example)
-    except (ValueError, RuntimeError, IndexError, TypeError, AssertionError):
-        return False
-    return True
+    except (ValueError, RuntimeError, IndexError, TypeError, AssertionError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""
 
 
 def _set_counts(model: nn.Module, group: Group, count: int) -> dict[str, int]:
@@ -216,7 +246,7 @@ def _set_counts(model: nn.Module, group: Group, count: int) -> dict[str, int]:
         for _ in range(3):
             module = model.get_submodule(path)
             for attribute in COUNTS:
-                if getattr(module, attribute, None) == group.size:
+                if not isinstance(module, LAYERS) and getattr(module, attribute, None) == group.size:
                     setattr(module, attribute, count)
                     changed[f"{path}.{attribute}".lstrip(".")] = count
             path = path.rpartition(".")[0]

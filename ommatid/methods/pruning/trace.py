@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ommatid.methods.pruning import trace_layers, trace_shapes, trace_sums
 from ommatid.methods.pruning.dimensions import new_axis
-from ommatid.methods.pruning.tracer import Axes, Tracer, shape_of
+from ommatid.methods.pruning.tracer import CONSTANT, Axes, Tracer, shape_of
 from ommatid.nn.trunks.exiting import without_exits
 
 RULES = {**trace_layers.RULES, **trace_shapes.RULES, **trace_sums.RULES}
@@ -27,20 +27,12 @@ def parameter_axes(model: nn.Module, example: Tensor) -> dict[str, Axes]:
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lasting = set(model.state_dict())
+    inputs = {node.name: shape_of(node) for node in program.graph.nodes if node.op == "placeholder"}
+    axes = {
+        given: [new_axis(size, frozen="" if names.get(given) in lasting else CONSTANT) for size in shape]
+        for given, shape in inputs.items()
+    }
     tracer = Tracer(RULES)
-    named: dict[str, Axes] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            name = names.get(node.name)
-            axes = [new_axis(size, frozen=name not in lasting) for size in shape_of(node)]
-            tracer.axes[node] = axes
-            if name in lasting:
-                named[str(name)] = axes
-        elif node.op == "call_function":
-            tracer.axes[node] = tracer.apply(node)
-        elif node.op == "output":
-            for result in node.all_input_nodes:
-                tracer.freeze_all(tracer.axes[result])
-        else:
-            tracer.axes[node] = [new_axis(size, frozen=True) for size in shape_of(node)]
-    return named
+    for result in tracer.follow(program.graph, axes.values()):
+        tracer.freeze_all(result, "it is of the answer")
+    return {names[given]: found for given, found in axes.items() if names.get(given) in lasting}

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import fx
+
 from ommatid.methods.pruning.dimensions import freeze, mark_normed, new_axis, unify
 from ommatid.methods.pruning.tracer import Axes, Node, Rule, Tracer, argument, frozen, shape_of
+
+PLACES = "a convolution goes along it"
+IN_GROUP = "its channels are together in a group"
 
 
 def _linear(trace: Tracer, node: Node) -> Axes:
@@ -22,41 +27,42 @@ def _convolution(trace: Tracer, node: Node) -> Any:
     groups = argument(node, 6, "groups", 1)
     if len(x) != len(weight):
         return trace.unknown(node)
-    _freeze_kernel(weight)
+    _freeze_places(x, weight)
     if groups == 1:
         unify(x[1], weight[1])
     else:
         group, several = new_axis(groups), shape_of(node)[1] // groups
-        freeze(weight[1])
+        freeze(weight[1], IN_GROUP)
         unify(x[1], [*group, *weight[1]])
-        unify(weight[0], [*group, *new_axis(several, frozen=True)])
+        unify(weight[0], [*group, *new_axis(several, frozen=IN_GROUP)])
     bias = argument(node, 2, "bias")
     if bias is not None:
         unify(trace.of(bias)[0], weight[0])
-    return [x[0], weight[0], *frozen(node.meta["val"])[2:]]
+    return [x[0], weight[0], *frozen(node.meta["val"], PLACES)[2:]]
 
 
-def _freeze_kernel(weight: Axes) -> None:
-    for axis in weight[2:]:
-        freeze(axis)
+def _freeze_places(x: Axes, weight: Axes) -> None:
+    for axis in x[2:] + weight[2:]:
+        freeze(axis, PLACES)
 
 
 def _transposed_convolution(trace: Tracer, node: Node) -> Any:
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
     if argument(node, 6, "groups", 1) != 1:
         return trace.unknown(node)
-    _freeze_kernel(weight)
+    _freeze_places(x, weight)
     unify(x[1], weight[0])
     bias = argument(node, 2, "bias")
     if bias is not None:
         unify(trace.of(bias)[0], weight[1])
-    return [x[0], weight[1], *frozen(node.meta["val"])[2:]]
+    return [x[0], weight[1], *frozen(node.meta["val"], PLACES)[2:]]
 
 
 def _last_axes_norm(trace: Tracer, node: Node) -> Axes:
+    """Weight and bias come after the normed shape, and numbers after these."""
     x, normed = trace.of(node.args[0]), len(node.args[1])
     for parameter in node.args[2:4]:
-        if parameter is not None:
+        if isinstance(parameter, fx.Node):
             for axis, own in zip(x[-normed:], trace.of(parameter), strict=True):
                 unify(axis, own)
     for axis in x[-normed:]:
@@ -78,7 +84,7 @@ def _group_norm(trace: Tracer, node: Node) -> Axes:
         if parameter is not None:
             unify(x[1], trace.of(parameter)[0])
     if node.args[1] != shape_of(node)[1]:
-        freeze(x[1])
+        freeze(x[1], IN_GROUP)
     return x
 
 

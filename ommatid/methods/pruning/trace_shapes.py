@@ -7,6 +7,10 @@ from typing import Any
 from ommatid.methods.pruning.dimensions import concatenate, freeze, new_axis, reshape, split, unify
 from ommatid.methods.pruning.tracer import Axes, Node, Rule, Several, Tracer, argument, frozen, shape_of
 
+PICKED = "single entries of it are picked"
+PADDED = "it is padded"
+STACKED = "it is a stack of tensors"
+
 
 def _same(trace: Tracer, node: Node) -> Axes:
     return trace.of(node.args[0])
@@ -64,7 +68,7 @@ def _cat(trace: Tracer, node: Node) -> Axes:
 def _stack(trace: Tracer, node: Node) -> Axes:
     tensors = [trace.of(part) for part in node.args[0]]
     out = trace.broadcast(tensors, [1] * len(tensors[0]))
-    out.insert(int(argument(node, 1, "dim", 0)) % (len(out) + 1), new_axis(len(tensors), frozen=True))
+    out.insert(int(argument(node, 1, "dim", 0)) % (len(out) + 1), new_axis(len(tensors), frozen=STACKED))
     return out
 
 
@@ -78,14 +82,14 @@ def _split(trace: Tracer, node: Node) -> Any:
 def _unbind(trace: Tracer, node: Node) -> Any:
     x = trace.of(node.args[0])
     place = int(argument(node, 1, "dim", 0)) % len(x)
-    freeze(x[place])
+    freeze(x[place], PICKED)
     return Several([[*x[:place], *x[place + 1 :]] for _ in node.meta["val"]])
 
 
 def _select(trace: Tracer, node: Node) -> Axes:
     x = trace.of(node.args[0])
     place = int(node.args[1]) % len(x)
-    freeze(x[place])
+    freeze(x[place], PICKED)
     return [*x[:place], *x[place + 1 :]]
 
 
@@ -103,8 +107,8 @@ def _slice(trace: Tracer, node: Node) -> Axes:
         pieces = split(x[place], [size for size in sizes if size])
         piece = pieces[1 if start else 0]
     else:
-        freeze(x[place])
-        piece = new_axis(shape[place], frozen=True)
+        freeze(x[place], PICKED)
+        piece = new_axis(shape[place], frozen=PICKED)
     return [*x[:place], piece, *x[place + 1 :]]
 
 
@@ -114,8 +118,8 @@ def _pad(trace: Tracer, node: Node) -> Axes:
     out: Axes = []
     for axis, size, old in zip(x, shape, before, strict=True):
         if size != old:
-            freeze(axis)
-        out.append(axis if size == old else new_axis(size, frozen=True))
+            freeze(axis, PADDED)
+        out.append(axis if size == old else new_axis(size, frozen=PADDED))
     return out
 
 
@@ -123,7 +127,7 @@ def _rolled(trace: Tracer, node: Node) -> Axes:
     x = trace.of(node.args[0])
     places = node.args[-1]
     for place in [places] if isinstance(places, int) else places:
-        freeze(x[int(place)])
+        freeze(x[int(place)], "it is turned around")
     return x
 
 
@@ -133,9 +137,32 @@ def _index(trace: Tracer, node: Node) -> Any:
     if len(used) != 1:
         return trace.unknown(node)
     place = used[0]
-    freeze(x[place])
+    freeze(x[place], PICKED)
     rank = len(shape_of(node)) - len(x) + 1
-    return [*x[:place], *frozen(node.meta["val"])[place : place + rank], *x[place + 1 :]]
+    return [*x[:place], *frozen(node.meta["val"], PICKED)[place : place + rank], *x[place + 1 :]]
+
+
+def _triangle(trace: Tracer, node: Node) -> Axes:
+    x = trace.of(node.args[0])
+    for axis in x[-2:]:
+        freeze(axis, PICKED)
+    return x
+
+
+def _filled(trace: Tracer, node: Node) -> Axes:
+    """Zeros of a shape that the model reads off what is there."""
+    return [new_axis(size) for size in shape_of(node)]
+
+
+def _nothing(trace: Tracer, node: Node) -> Axes:
+    return []
+
+
+def _without_autocast(trace: Tracer, node: Node) -> Any:
+    """A part of the graph for which automatic mixed precision is turned off."""
+    *_, inner = (argument for argument in node.args[:5])
+    graph = getattr(node.graph.owning_module, inner.target).graph
+    return trace.follow(graph, [trace.of(given) for given in node.args[5:]])
 
 
 RULES: dict[str, Rule] = {
@@ -170,4 +197,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d"), _pad),
     **dict.fromkeys(("roll", "flip"), _rolled),
     "index": _index,
+    **dict.fromkeys(("tril", "triu"), _triangle),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like"), _filled),
+    "_assert_tensor_metadata": _nothing,
+    "wrap_with_autocast": _without_autocast,
 }

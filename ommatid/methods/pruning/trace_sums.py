@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ommatid.methods.pruning.dimensions import Axis, freeze, unify
-from ommatid.methods.pruning.tracer import Axes, Node, Rule, Several, Tracer, argument, frozen, shape_of
+from ommatid.methods.pruning.tracer import Axes, Node, Rule, Several, Tracer, argument, frozen, name_of, shape_of
 
 
 def _matmul(trace: Tracer, node: Node) -> Any:
@@ -40,28 +41,37 @@ def _attention(trace: Tracer, node: Node) -> Axes:
     unify(key[-2], value[-2])
     unify(query[-1], key[-1])
     if node.kwargs.get("scale") is None:
-        freeze(query[-1])  # it sets the scale of the scores
+        freeze(query[-1], "its length sets the scale of attention")
     mask = argument(node, 3, "attn_mask")
     if mask is not None:
         scores = [*query[:-1], key[-2]]
         trace.broadcast([scores, trace.of(mask)], [1] * len(scores))
-    freeze(key[-2])
+    freeze(key[-2], "attention goes along it")
     return [*query[:-1], value[-1]]
 
 
 def _over_one_axis(trace: Tracer, node: Node) -> Axes:
     """Softmax and its like: the axis stays, its entries see each other."""
     x = trace.of(node.args[0])
-    freeze(x[int(argument(node, 1, "dim", -1))])
+    freeze(x[int(argument(node, 1, "dim", -1))], f"a {name_of(node)} goes along it")
     return x
 
 
 def _reduce(trace: Tracer, node: Node) -> Axes:
-    x, given = trace.of(node.args[0]), node.args[1] if len(node.args) > 1 else None
+    return _reduced(trace, node, argument(node, 1, "dim"))
+
+
+def _vector_norm(trace: Tracer, node: Node) -> Axes:
+    """The order of the norm comes before the axes."""
+    return _reduced(trace, node, argument(node, 2, "dim"))
+
+
+def _reduced(trace: Tracer, node: Node, given: int | Sequence[int] | None) -> Axes:
+    x = trace.of(node.args[0])
     places = range(len(x)) if given is None else [given] if isinstance(given, int) else given
     reduced = {int(place) % len(x) for place in places}
     for place in reduced:
-        freeze(x[place])
+        freeze(x[place], f"a {name_of(node)} goes along it")
     if len(shape_of(node)) == len(x):
         return [[] if place in reduced else axis for place, axis in enumerate(x)]
     return [axis for place, axis in enumerate(x) if place not in reduced]
@@ -69,8 +79,10 @@ def _reduce(trace: Tracer, node: Node) -> Axes:
 
 def _pool(trace: Tracer, node: Node) -> Any:
     x, value = trace.of(node.args[0]), node.meta["val"]
-    several = isinstance(value, tuple | list)
-    out = [*x[:-2], *frozen(value[0] if several else value)[-2:]]
+    several, why = isinstance(value, tuple | list), f"a {name_of(node)} goes along it"
+    for axis in x[-2:]:
+        freeze(axis, why)
+    out = [*x[:-2], *frozen(value[0] if several else value, why)[-2:]]
     return Several([out, out]) if several else out
 
 
@@ -79,7 +91,8 @@ RULES: dict[str, Rule] = {
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("softmax", "log_softmax", "_softmax"), _over_one_axis),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std"), _reduce),
+    "linalg_vector_norm": _vector_norm,
     **dict.fromkeys(
         (
             "adaptive_avg_pool2d",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Graph
 
 from ommatid.methods.pruning.dimensions import Axis, freeze, new_axis, unify
 
 Axes = list[Axis]
 """Of one tensor."""
+
+CONSTANT = "it is of the images, or of a constant that is not saved"
 
 Node = Any
 """Of a graph (`torch.fx.Node`), whose arguments may be anything."""
@@ -35,13 +38,26 @@ class Tracer:
         self.rules = rules
         self.axes: dict[Node, Any] = {}
 
+    def follow(self, graph: Graph, inputs: Iterable[Axes]) -> Several:
+        """The axes of what a graph gives, from those of what it is given."""
+        given = iter(inputs)
+        for node in graph.nodes:
+            if node.op == "output":
+                return Several([self.axes[result] for result in node.all_input_nodes])
+            if node.op == "placeholder":
+                self.axes[node] = next(given)
+            elif node.op == "call_function":
+                self.axes[node] = self.apply(node)
+            else:
+                self.axes[node] = frozen(node.meta.get("val"), CONSTANT)
+        raise AssertionError("a graph ends with its output")
+
     def apply(self, node: Node) -> Any:
         """The axes of what the node computes; axes that it brings together are made the same."""
         if node.target is operator.getitem:
             source = self.axes[node.args[0]]
             return source[node.args[1]] if isinstance(source, Several) else self.unknown(node)
-        name = str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
-        rule = self.rules.get(name)
+        rule = self.rules.get(name_of(node))
         if rule is not None:
             return rule(self, node)
         if torch.Tag.pointwise in getattr(node.target, "tags", ()):
@@ -66,16 +82,17 @@ class Tracer:
         return out
 
     def unknown(self, node: Node) -> Any:
+        why = f"no rule says how axes go through {name_of(node)}"
         for source in node.all_input_nodes:
-            self.freeze_all(self.axes[source])
+            self.freeze_all(self.axes[source], why)
         value = node.meta.get("val")
         if isinstance(value, tuple | list):
-            return Several([frozen(part) for part in value])
-        return frozen(value)
+            return Several([frozen(part, why) for part in value])
+        return frozen(value, why)
 
-    def freeze_all(self, axes: Any) -> None:
+    def freeze_all(self, axes: Any, why: str) -> None:
         for axis in [part for tensor in axes for part in tensor] if isinstance(axes, Several) else axes:
-            freeze(axis)
+            freeze(axis, why)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
@@ -84,9 +101,15 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else ()
 
 
-def frozen(value: Any) -> Axes:
+def name_of(node: Node) -> str:
+    """Of an operation in ATen, without its overload; of another as it is."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name
+
+
+def frozen(value: Any, why: str) -> Axes:
     """Axes of a tensor that nothing may be removed from."""
-    return [new_axis(int(size), frozen=True) for size in value.shape] if isinstance(value, Tensor) else []
+    return [new_axis(int(size), frozen=why) for size in value.shape] if isinstance(value, Tensor) else []
 
 
 def argument(node: Node, place: int, name: str, default: Any = None) -> Any:

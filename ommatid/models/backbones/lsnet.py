@@ -125,7 +125,7 @@ class ConvQueryAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, key_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.heads, self.grid = heads, grid
+        self.heads, self.grid, self.scale = heads, grid, key_dim**-0.5
         # The reference computes the width of a head in floating point and truncates it.
         value_dim = int(dim / (key_dim * heads) * key_dim)
         self.widths = [heads * key_dim, heads * key_dim, heads * value_dim]
@@ -137,7 +137,7 @@ class ConvQueryAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).split(self.widths, dim=-1)
         heads = [part.flatten(1, 2).unflatten(-1, (self.heads, -1)) for part in (self.query_conv(query), key, value)]
-        mixed = attend(*heads, bias=self.biases((x.shape[1], x.shape[2])))
+        mixed = attend(*heads, bias=self.biases((x.shape[1], x.shape[2])), scale=self.scale)
         return self.proj(F.relu(mixed).unflatten(1, x.shape[1:3]))
 
     def biases(self, size: tuple[int, int]) -> Tensor:

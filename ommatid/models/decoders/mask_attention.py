@@ -33,7 +33,7 @@ class MaskAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, (dim // heads) ** -0.5
         self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
         self.dropout = nn.Dropout(DROPOUT)
 
@@ -43,7 +43,7 @@ class MaskAttention(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, queries), (self.k, tokens), (self.v, tokens))
         )
-        scores = query @ key.mT * query.shape[-1] ** -0.5
+        scores = query @ key.mT * self.scale
         weights = self.dropout(scores.masked_fill(kept[:, None, None] == 0, -torch.inf).softmax(-1))
         return self.proj((weights @ value).transpose(1, 2).flatten(2)), scores.mean(1)
 

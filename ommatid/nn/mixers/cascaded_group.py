@@ -40,6 +40,7 @@ class CascadedGroupAttention(nn.Module):
         self.window = window
         width = dim // heads
         self.widths = [key_dim, key_dim, width]
+        self.scale = key_dim**-0.5
         self.qkv = nn.ModuleList(ConvNorm(width, sum(self.widths), 1) for _ in range(heads))
         self.query_conv = nn.ModuleList(
             ConvNorm(key_dim, key_dim, kernel_size, groups=key_dim) for kernel_size in kernel_sizes
@@ -54,7 +55,7 @@ class CascadedGroupAttention(nn.Module):
         for group, qkv, query_conv, bias in zip(groups, self.qkv, self.query_conv, self.bias(), strict=True):
             query, key, value = qkv(group + heads[-1] if heads else group).split(self.widths, dim=-1)
             tokens = [part.flatten(1, 2).unsqueeze(2) for part in (query_conv(query), key, value)]
-            heads.append(attend(*tokens, bias=bias).view(group.shape))
+            heads.append(attend(*tokens, bias=bias, scale=self.scale).view(group.shape))
         return self.proj(F.relu(torch.cat(heads, dim=-1)))
 
     def scale_output_(self, scale: Tensor) -> None:

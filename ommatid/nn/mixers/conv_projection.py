@@ -27,6 +27,7 @@ class ConvProjectionAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, kernel_size: int = 3, stride: int = 2, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = dim**-0.5  # also of a layer that has lost channels since
         self.convs = nn.ModuleDict(
             {
                 role: ConvNorm(dim, dim, kernel_size, stride=1 if role == "query" else stride, groups=dim)
@@ -45,7 +46,7 @@ class ConvProjectionAttention(nn.Module):
             self.linears[role](join_tokens(special, conv(features))).unflatten(-1, (self.heads, -1))
             for role, conv in self.convs.items()
         )
-        return self.proj(attend(query, key, value, scale=x.shape[-1] ** -0.5)).view(x.shape)
+        return self.proj(attend(query, key, value, scale=self.scale)).view(x.shape)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)

@@ -47,6 +47,7 @@ class GatedLinearAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.key_dim = int(expand_k * dim)
+        self.scale = (self.key_dim // heads) ** -0.5  # also of a layer that has lost heads since
         self.halve_twice = halve_twice
         self.conv = depthwise_conv(dim, 3, bias=False)
         self.conv_act = nn.SiLU() if conv_act else nn.Identity()
@@ -75,10 +76,9 @@ class GatedLinearAttention(nn.Module):
     def read_both_ways(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, heads, C / heads)."""
         query, key, value = self.qkv(tokens).split([self.key_dim, self.key_dim, self.proj.in_features], dim=-1)
-        query = query * (self.key_dim // self.heads) ** -0.5
         forwards, backwards = (F.logsigmoid(self.decay(tokens)) / DECAY_TEMPERATURE).chunk(2, dim=-1)
         # Both directions are one batch: the backward one is the sequence in reverse.
-        twice = (torch.cat([x, x.flip(1)]) for x in (query, key, value))
+        twice = (torch.cat([x, x.flip(1)]) for x in (query * self.scale, key, value))
         decays = torch.cat([forwards, backwards.flip(1)])
         ahead, back = gated_linear_attention(*map(self._heads, (*twice, decays))).chunk(2)
         return (ahead + back.flip(1)) * (0.25 if self.halve_twice and not self.training else 0.5)

@@ -42,6 +42,7 @@ class HaloAttention(nn.Module):
         self.block, self.halo = block_size, halo_size
         self.query_stride = stride if block_size % stride == 0 else 1
         self.widths = [head_dim or dim // heads, dim // heads]
+        self.scale = self.widths[0] ** -0.5
         self.query = nn.Linear(dim, heads * self.widths[0], bias=False)
         self.key_value = nn.Linear(dim, heads * sum(self.widths), bias=False)
         side = block_size + 2 * halo_size
@@ -60,7 +61,8 @@ class HaloAttention(nn.Module):
         query = partition(query_map, block).flatten(0, 1).unflatten(-1, (self.heads, -1))
         windows = partition_with_halo(self.key_value(x), self.block, self.halo).flatten(0, 1)
         key, value = windows.unflatten(-1, (self.heads, -1)).split(self.widths, dim=-1)
-        mixed = attend(query, key, value, bias=self.positions(query)).unflatten(0, (x.shape[0], -1))
+        mixed = attend(query, key, value, bias=self.positions(query), scale=self.scale)
+        mixed = mixed.unflatten(0, (x.shape[0], -1))
         return self.pool(merge(mixed, block, (query_map.shape[1], query_map.shape[2])))[:, :height, :width]
 
 

@@ -26,6 +26,7 @@ class InjectiveLinearAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5  # also of heads that have lost units since
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.kernels = nn.Sequential(
             nn.Conv1d(dim, dim, 1, groups=heads), nn.GELU(), nn.Conv1d(dim, 9 * dim, 1, groups=heads)
@@ -42,7 +43,7 @@ class InjectiveLinearAttention(nn.Module):
         kernels = self.kernels(tokens.mean(1).unsqueeze(-1)).view(x.shape[0], 1, 1, -1, 9).mT
         local = F.pad(dynamic_conv(features, kernels).flatten(1, 2), (0, 0, special.shape[1], 0))
         by_heads = (part.unflatten(-1, (self.heads, -1)) for part in (query, key, value))
-        return self.proj(injective_attention(*by_heads) + local).view(x.shape)
+        return self.proj(injective_attention(*by_heads, scale=self.scale) + local).view(x.shape)
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)

@@ -29,22 +29,26 @@ class MaskedAttention(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
+        self.scale = head_dim**-0.5  # also of heads that have lost units since
         self.qkv = nn.Linear(dim, 3 * inner, bias=False)
         self.mask = mask
         self.proj = nn.Identity() if (heads, head_dim) == (1, dim) else nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        mixed = attend(query, key, value) if self.mask is None else masked_attend(query, key, value, self.mask())
+        if self.mask is None:
+            mixed = attend(query, key, value, scale=self.scale)
+        else:
+            mixed = masked_attend(query, key, value, self.mask(), scale=self.scale)
         return self.proj(mixed).view(x.shape)
 
 
-def masked_attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """softmax(mask * q k^T / sqrt(d)) v on (B, N, heads, d), with a mask (heads, N, N) or (N, N): (B, N, heads d)."""
+def masked_attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float) -> Tensor:
+    """softmax(mask * q k^T * scale) v on (B, N, heads, d), with a mask (heads, N, N) or (N, N): (B, N, heads d)."""
     tokens = query.shape[1]
     if mask.shape[-1] != tokens:
         raise ValueError(f"{tokens} tokens are not possible: allowed is {mask.shape[-1]}, as many as the mask is for")
-    query, key, value = (part.transpose(1, 2) for part in (query * query.shape[-1] ** -0.5, key, value))
+    query, key, value = (part.transpose(1, 2) for part in (query * scale, key, value))
     return ((mask * (query @ key.mT)).softmax(-1) @ value).transpose(1, 2).flatten(2)
 
 

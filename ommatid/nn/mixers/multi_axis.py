@@ -31,6 +31,7 @@ class MultiAxis(nn.Module):
 
     def __init__(self, dim: int, hidden: int, grid: nn.Module, window: nn.Module, *, bias: bool = True) -> None:
         super().__init__()
+        self.widths = (hidden // 2, hidden // 2)
         self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = GELU()
         self.grid = grid
@@ -38,7 +39,7 @@ class MultiAxis(nn.Module):
         self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        on_grid, in_window = self.act(self.fc1(x)).chunk(2, dim=-1)
+        on_grid, in_window = self.act(self.fc1(x)).split(self.widths, dim=-1)
         return self.fc2(torch.cat([self.grid(on_grid), self.window(in_window)], dim=-1))
 
 

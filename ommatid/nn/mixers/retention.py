@@ -32,6 +32,7 @@ class Retention(nn.Module):
     def __init__(self, dim: int, heads: int, *, form: Form = "chunkwise", chunk_size: int = 64) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5  # also of heads that have lost units since
         self.form = form
         self.chunk_size = chunk_size
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -42,8 +43,7 @@ class Retention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        query = query * query.shape[-1] ** -0.5
-        return self.proj(self.retain(query, key, value).flatten(2)).view(x.shape)
+        return self.proj(self.retain(query * self.scale, key, value).flatten(2)).view(x.shape)
 
     def retain(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, N, heads, d), each of the three -> (B, N, heads, d)."""

@@ -38,6 +38,7 @@ class GuidingAttention(nn.Module):
     def __init__(self, dim: int, heads: int, ratio: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads // 2
+        self.scale = (dim // heads) ** -0.5  # also of heads that have lost units since
         self.query = nn.Linear(dim, dim, bias=qkv_bias)
         self.reduction = nn.Sequential(strided_reduction(dim, ratio), nn.GELU())
         self.coarse_key_value = nn.Linear(dim, dim, bias=qkv_bias)
@@ -47,7 +48,7 @@ class GuidingAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         coarse, windows, _ = self._tokens(x)
-        return self._join(x, attend(*coarse), attend(*windows))
+        return self._join(x, attend(*coarse, scale=self.scale), attend(*windows, scale=self.scale))
 
     def guide(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed map, and the significance (B, H, W) of its tokens, which has no gradient.
@@ -59,8 +60,8 @@ class GuidingAttention(nn.Module):
 
     def _guide(self, x: Tensor) -> tuple[Tensor, Tensor]:
         coarse, windows, coarse_size = self._tokens(x)
-        coarse_mixed, coarse_weights = attend_weighing(*coarse)
-        window_mixed, window_weights = attend_weighing(*windows)
+        coarse_mixed, coarse_weights = attend_weighing(*coarse, scale=self.scale)
+        window_mixed, window_weights = attend_weighing(*windows, scale=self.scale)
         size = (x.shape[1], x.shape[2])
         everywhere = coarse_weights.view(x.shape[0], 1, *coarse_size)
         nearby = merge(window_weights.view(x.shape[0], -1, WINDOW[0] * WINDOW[1], 1), WINDOW, size)

@@ -34,6 +34,7 @@ class SoftmaxFreeAttention(nn.Module):
         super().__init__()
         head_dim = dim // heads
         self.heads = heads
+        self.divisor = head_dim**0.25  # also of a layer that has lost channels or heads since
         self.ratio = ratio
         self.iterations = iterations
         self.normalize = normalize
@@ -47,7 +48,7 @@ class SoftmaxFreeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         require_map(min(x.shape[1:3]) >= self.ratio, x, f"at least {self.ratio} a side")
-        query = self.query(x) / (x.shape[-1] // self.heads) ** 0.25
+        query = self.query(x) / self.divisor
         value = self.value(x)
         mixed = softmax_free_attend(
             query.flatten(1, 2).unflatten(-1, (self.heads, -1)),
