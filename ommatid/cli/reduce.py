@@ -14,11 +14,16 @@ from ommatid.cli.options import Threads, Trained
 def reduce(
     run: Trained,
     data: Annotated[str | None, typer.Argument(help="To judge on; the run's own validation part by default.")] = None,
-    method: Annotated[str, typer.Option(help="tome, expedite, ia_red2, sparsifiner or early_exit.")] = "tome",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="tome (by default), expedite, ia_red2, sparsifiner or early_exit; for segmentation expedite, or dtop."
+        ),
+    ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Settings with commas, as 0.7,0.5; the method's own row of them by default.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
+    tolerance: Annotated[float, typer.Option(help="Points of accuracy, or of mIoU, that may be lost.")] = 1.0,
     epochs: Annotated[int | None, typer.Option(help="Of what the method must learn first, if anything.")] = None,
     finetune: Annotated[int, typer.Option(help="Epochs of training behind it, for each setting.")] = 0,
     batch: Annotated[int, typer.Option(help="Images at a time, for judging and learning.")] = 64,
@@ -28,7 +33,7 @@ def reduce(
         Path | None, typer.Option(help="Folder of weights and report; RUN/reduced-METHOD by default.")
     ] = None,
 ) -> None:
-    """Make a trained plain transformer read fewer tokens: accuracy against latency for several settings, as a page."""
+    """Make a trained plain transformer read fewer tokens: what each of several settings costs and keeps, as a page."""
     from ommatid.workflows.reduce import reduce as workflow
 
     console = Console()

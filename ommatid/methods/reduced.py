@@ -160,7 +160,7 @@ class Reduced(Backbone):
         built = model or config.base_family().build(config.base_config())
         assert isinstance(built, Backbone)
         self.channels, self.strides = built.channels, built.strides
-        self.no_decay = built.no_decay
+        self.no_decay, self.image_sizes = built.no_decay, built.image_sizes
         self.model = built
         self.model.blocks = METHODS[config.method](built, **config.settings)
         self.batch_dependent = config.method == "early_exit"

@@ -61,10 +61,21 @@ class DenseModel(Model):
 
 
 class Segmenter(DenseModel):
-    """A class for every pixel. The loss is the task's: the answer is plain logits."""
+    """A class for every pixel. The loss is the task's, unless a class below says otherwise: the answer is logits."""
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> logits (B, num_classes, H, W)."""
+        raise NotImplementedError
+
+
+class MaskSegmenter(Segmenter):
+    """A segmenter that makes a mask of each class, and learns by losses of its own."""
+
+    def losses(self, image: Tensor, label: Tensor, *, ignored: int = 255) -> dict[str, Tensor]:
+        """The terms of the training loss by name, weighted already: their sum is what training lowers.
+
+        label (B, H, W): a class for every pixel, `ignored` for none.
+        """
         raise NotImplementedError
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,14 +27,16 @@ def cluster(
         temperature: of the softmax over centres, of minus the squared distance.
         window: side of the square of centres, around its own cell, that a token may belong to; odd.
     """
-    tokens, size = features.flatten(1, 2).float(), (features.shape[1], features.shape[2])
-    centers = F.adaptive_avg_pool2d(features.permute(0, 3, 1, 2).float(), clusters).flatten(2).mT
-    mask = _forbidden(size, clusters, window // 2, features.device)
+    tokens, bands = features.float(), _bands((features.shape[1], features.shape[2]), clusters, window // 2, features)
+    centers = F.adaptive_avg_pool2d(tokens.permute(0, 3, 1, 2), clusters).permute(0, 2, 3, 1)
+    tokens = tokens[:, bands.tokens].flatten(2, 3)
     for _ in range(iterations):
-        distances = squared_distances(centers.detach(), tokens.detach()) + mask
-        weights = (-temperature * distances).softmax(1)
-        centers = _apply(weights, tokens) / weights.sum(-1, keepdim=True).clamp(min=1e-16)
-    return centers.to(features.dtype).unflatten(1, clusters)
+        near = centers.detach()[:, bands.centers].flatten(2, 3)
+        distances = squared_distances(near, tokens.detach()) + bands.forbidden
+        weights = (-temperature * distances).softmax(-2) * bands.real
+        sums, shares = _apply(weights, tokens), weights.sum(-1, keepdim=True)
+        centers = bands.gathered(sums, clusters) / bands.gathered(shares, clusters).clamp(min=1e-16)
+    return centers.to(features.dtype)
 
 
 def nearest_center(features: Tensor, centers: Tensor) -> Tensor:
@@ -63,9 +67,9 @@ def reconstruct(features: Tensor, centers: Tensor, x: Tensor, *, k: int = 20, te
 
 
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
-    """(B, N, C) and (B, M, C) -> (B, N, M)."""
+    """(B, ..., N, C) and (B, ..., M, C) -> (B, ..., N, M)."""
     products = _apply(left, right.mT)
-    return left.square().sum(-1)[..., None] + right.square().sum(-1)[:, None] - 2 * products
+    return left.square().sum(-1)[..., None] + right.square().sum(-1)[..., None, :] - 2 * products
 
 
 def _apply(left: Tensor, right: Tensor) -> Tensor:
@@ -74,11 +78,40 @@ def _apply(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
 
 
-def _forbidden(size: tuple[int, int], clusters: tuple[int, int], reach: int, device: torch.device) -> Tensor:
-    """(h w, H W): what is added to the distance of each centre and token."""
-    rows, columns = (
-        (torch.arange(many, device=device)[:, None] - torch.arange(side, device=device) * many // side).abs() > reach
-        for side, many in zip(size, clusters, strict=True)
-    )
-    apart = rows[:, None, :, None] | columns[None, :, None, :]
-    return apart.flatten(2).flatten(0, 1) * FORBIDDEN
+class _Bands(NamedTuple):
+    """A map in one band for each row of cells: the tokens that are at home in it, and the rows of centres that they may
+    belong to. No other distances are ever asked for.
+
+    tokens: (h, m), rows of the map. real: (h, 1, m W), 0 for what fills up bands of fewer rows. centers: (h, n), rows
+    of centres. forbidden: (h, n w, m W), what is added to distances.
+    """
+
+    tokens: Tensor
+    real: Tensor
+    centers: Tensor
+    forbidden: Tensor
+
+    def gathered(self, parts: Tensor, clusters: tuple[int, int]) -> Tensor:
+        """(B, h, n w, C), what each band has for its centres -> (B, h, w, C), their sum."""
+        rows, columns = clusters
+        parts = parts.unflatten(2, (self.centers.shape[1], columns)).flatten(1, 2)
+        empty = parts.new_zeros(len(parts), rows, columns, parts.shape[-1])
+        return empty.index_add(1, self.centers.flatten(), parts)
+
+
+def _bands(size: tuple[int, int], clusters: tuple[int, int], reach: int, like: Tensor) -> _Bands:
+    (height, width), (rows, columns) = size, clusters
+
+    def count(length: int) -> Tensor:
+        return torch.arange(length, device=like.device)
+
+    first = (count(rows + 1) * height + rows - 1) // rows
+    tokens = first[:-1, None] + count(-(-height // rows))
+    real = (tokens < first[1:, None])[:, None, :, None].expand(-1, 1, -1, width).flatten(2).float()
+    near = min(2 * reach + 1, rows)
+    centers = (count(rows) - reach).clamp(0, rows - near)[:, None] + count(near)
+    apart_down = (centers - count(rows)[:, None]).abs() > reach
+    apart_across = (count(width) * columns // width - count(columns)[:, None]).abs() > reach
+    apart = apart_down[:, :, None, None, None] | apart_across[:, None]
+    forbidden = apart.expand(-1, -1, -1, tokens.shape[1], -1).flatten(3).flatten(1, 2) * FORBIDDEN
+    return _Bands(tokens.clamp(max=height - 1), real, centers, forbidden)

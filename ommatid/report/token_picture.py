@@ -9,7 +9,7 @@ OUTLINE = 90
 
 
 def grouped_picture(image: Image.Image, groups: np.ndarray, side: int = 160) -> Image.Image:
-    """The image, square and `side` pixels large, each group filled with its mean colour and outlined.
+    """The image, its longer side about `side` pixels, each group filled with its mean colour and outlined.
 
     Args:
         image: RGB, of the aspect that the model saw.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ommatid.data.dense.masks import mask_boxes
-from ommatid.models.dense import MaskTransformer, Targets
+from ommatid.models.dense import MaskSegmenter, MaskTransformer, Targets
 from ommatid.tasks.segmentation_losses import IGNORED, LOSSES, cross_entropy
 from ommatid.tasks.segmentation_metrics import PixelConfusion
 from ommatid.tasks.training import Batch, Objective
@@ -18,7 +18,7 @@ from ommatid.tasks.whole_or_window import Segmentation
 
 
 class Pixels(Objective):
-    """The loss of every pixel's logits; mask transformers, which have losses of their own, learn one mask per class.
+    """The loss of every pixel's logits; or those of models that learn masks, which have losses of their own.
 
     loss: a name of `LOSSES`. weights: of the classes (C,), in training alone. through: how pictures are judged.
     """
@@ -36,6 +36,8 @@ class Pixels(Objective):
         images, classes = batch
         if isinstance(model, MaskTransformer):
             return torch.stack(list(model.losses(images, class_masks(classes)).values())).sum()
+        if isinstance(model, MaskSegmenter):
+            return torch.stack(list(model.losses(images, classes, ignored=IGNORED).values())).sum()
         return self.distance(model(images), classes, self.weights)
 
     def judge(self, model: nn.Module, batch: Batch, kept: int) -> Tensor:

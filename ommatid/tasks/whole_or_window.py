@@ -33,14 +33,22 @@ class Segmentation:
         """(B, 3, H, W) float -> logits (B, num_classes, H, W)."""
         return self._whole(model, images) if self.view == "whole" else self._sliding(model, images)
 
-    def _whole(self, model: nn.Module, images: Tensor) -> Tensor:
+    def seen(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> what the network sees of them at once: all of them, made to fit, or the first window."""
         size = images.shape[-2:]
+        if self.view == "window":
+            return images[..., : self.sides[0], : self.sides[1]]
         factor = min(self.sides[0] / size[0], self.sides[1] / size[1])
         inner = [max(1, round(side * factor)) for side in size]
         if inner == list(size):
-            return logits_of(model, images)
-        smaller = F.interpolate(images, inner, mode="bilinear", align_corners=False, antialias=True)
-        return F.interpolate(logits_of(model, smaller), size, mode="bilinear", align_corners=False)
+            return images
+        return F.interpolate(images, inner, mode="bilinear", align_corners=False, antialias=True)
+
+    def _whole(self, model: nn.Module, images: Tensor) -> Tensor:
+        logits, size = logits_of(model, self.seen(images)), images.shape[-2:]
+        if logits.shape[-2:] == size:
+            return logits
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
     def _sliding(self, model: nn.Module, images: Tensor) -> Tensor:
         size = images.shape[-2:]

@@ -44,14 +44,7 @@ def evaluate_segmenter(
     samples, source = open_samples(trained, data, "masks")
     through = Segmentation(trained.facts.view, resized(trained.facts.sides, size))
     trained.model.to(device)
-    total, rows = PixelConfusion(len(samples.classes)), []
-    for index in range(len(samples)):
-        image, truth = samples[index]
-        answer, one = classes_of(trained, through, image, device), PixelConfusion(len(samples.classes))
-        for metric in (total, one):
-            metric.update(answer, truth["mask"].as_subclass(Tensor))
-        judged = {name: value.item() for name, value in one.compute().items()}
-        rows.append({"path": samples.paths[index], **judged})
+    total, rows = judged(trained, through, samples, device)
     order = sorted(range(len(rows)), key=lambda index: rows[index]["miou"])
 
     def shown(index: int) -> dict[str, Any]:
@@ -80,6 +73,21 @@ def evaluate_segmenter(
     )
     folder = evaluation_folder(trained.path, source, out)
     return saved_evaluation(folder, result, evaluate_segmentation_page(result), summary)
+
+
+def judged(
+    trained: TrainedScenes, through: Segmentation, samples: SceneSamples, device: torch.device
+) -> tuple[PixelConfusion, list[dict[str, Any]]]:
+    """The counts over all pictures, and a row for each: its path and its numbers. The model is on `device` already."""
+    total, rows = PixelConfusion(len(samples.classes)), []
+    for index in range(len(samples)):
+        image, truth = samples[index]
+        answer, one = classes_of(trained, through, image, device), PixelConfusion(len(samples.classes))
+        for metric in (total, one):
+            metric.update(answer, truth["mask"].as_subclass(Tensor))
+        numbers = {name: value.item() for name, value in one.compute().items()}
+        rows.append({"path": samples.paths[index], **numbers})
+    return total, rows
 
 
 def _per_class(counts: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

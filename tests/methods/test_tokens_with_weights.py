@@ -14,7 +14,7 @@ from ommatid.methods.pruning.registry import METHODS as ALL_WEIGHT_METHODS
 from ommatid.methods.pruning.registry import Task, nonzero
 from ommatid.methods.reduced import Reduced
 from ommatid.methods.tokens.groups import token_groups
-from ommatid.workflows.reduce import METHODS as TOKEN_METHODS
+from ommatid.workflows.reduce_classifier import METHODS as TOKEN_METHODS
 
 WEIGHT_METHODS = {name: method for name, method in ALL_WEIGHT_METHODS.items() if method.prepare is not None}
 NEUTRAL = {name: 1.0 for name in TOKEN_METHODS if name != "ia_red2"}

@@ -8,7 +8,8 @@ import pytest
 
 from ommatid.workflows.bench import bench
 from ommatid.workflows.evaluate import evaluate
-from ommatid.workflows.reduce import METHODS, reduce
+from ommatid.workflows.reduce import reduce
+from ommatid.workflows.reduce_classifier import METHODS
 from ommatid.workflows.train import train
 
 

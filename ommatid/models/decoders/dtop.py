@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import channels_last
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive
 from ommatid.models.decoders.mask_attention import ClassMasks, MaskAttentionHead
-from ommatid.models.dense import DenseModel
+from ommatid.models.dense import MaskSegmenter
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
 from ommatid.nn.block import Block
@@ -27,19 +27,25 @@ from ommatid.nn.mixers import Attention
 from ommatid.nn.norm import LayerNorm
 from ommatid.nn.residual import stochastic_depth
 from ommatid.nn.tokens import resample_sequence
-from ommatid.nn.trunks.kept import blocks_on_kept
+from ommatid.nn.trunks.kept import Gathered, gather_all
 from ommatid.ops.resize import resample
 from ommatid.ops.windows import pad_to_multiple
 
 ABSENT_WEIGHT, FOCAL_WEIGHT = 0.1, 20.0
+
+LEAST = 1e-6
+"""Of a score whose logarithm is taken."""
+
+BEHIND_MASKS = ("class_embed", "cross.v", "cross.proj", "norms.1", "norms.2", "mlp")
+"""Of the last layer of a head, and what follows: read for the presence of classes, not for their masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DToPConfig(PartConfig):
     """Heads are behind the blocks `head_after`, counted from 0, of which the last is the network's.
 
-    `thresholds` has one score for each head but the last; 1 lets nothing leave. The function "exit_rule" reads
-    `threshold` and `keep_per_class`, "loss" reads `num_classes`.
+    `thresholds` has one score for each head but the last; 1 lets nothing leave, which is how it is trained at first.
+    The function "exit_rule" reads `threshold` and `keep_per_class`, "loss" reads `num_classes`.
     """
 
     function: Literal["segmentor", "exit_rule", "loss"] = "segmentor"
@@ -55,7 +61,7 @@ class DToPConfig(PartConfig):
     head_heads: int = 6
     decoder_layers: int = 3
     num_classes: int = 150
-    thresholds: tuple[float, ...] = (0.9, 0.9)
+    thresholds: tuple[float, ...] = (1.0, 1.0)
     threshold: float = 0.9
     keep_per_class: int = 5
     drop_path_rate: float = 0.0
@@ -77,13 +83,13 @@ class DToPConfig(PartConfig):
 
 
 class Seen(NamedTuple):
-    """What one head had and gave: tokens (B, N, C), zero where exited before; exited (B, N) behind it; its answer on
-    the kept tokens; and mask logits of all tokens (B, K, N), those of exited ones as they were when they left."""
+    """What one head had and gave: the tokens that were still there; its answer on them; mask logits of all tokens
+    (B, K, N), those of exited ones as they were when they left; and those of its tokens that go on."""
 
-    tokens: Tensor
-    exited: Tensor
+    had: Gathered
     answer: ClassMasks
     canvas: Tensor
+    left: Gathered
 
     @property
     def scores(self) -> Tensor:
@@ -92,11 +98,12 @@ class Seen(NamedTuple):
 
 
 @register("dtop", DToPConfig)
-class DToP(DenseModel):
-    """Image (B, C_in, H, W) -> logits (B, K, H, W), scores from 0 to 1, and what `losses` needs of every head.
+class DToP(MaskSegmenter):
+    """Image (B, C_in, H, W) -> the logarithm of scores from 0 to 1 (B, K, H, W).
 
-    Images of any size are padded to whole patches. Training is on the answers of all heads. Under autocast too all is
-    computed in the precision of the weights: scores get thresholded.
+    Images of any size are padded to whole patches. Training is on the answers of all heads; without it, heads at which
+    nothing can leave are not asked. Under autocast too the answer is computed in the precision of the weights: scores
+    get thresholded.
     """
 
     config: DToPConfig
@@ -135,50 +142,87 @@ class DToP(DenseModel):
         )
         self.apply(init_linear_)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(image.device.type, enabled=False):
-            heads = list(self.steps(image.to(self.position.dtype)))
-        grid = self._grid(image)
-        size = (image.shape[2], image.shape[3])
-        scores = resample(heads[-1].scores.mT.unflatten(1, grid), size, mode="bilinear").permute(0, 3, 1, 2)
-        outputs = {"logits": scores}
-        for i, head in enumerate(heads):
-            outputs[f"class_logits{i}"] = head.answer.class_logits
-            outputs[f"mask_logits{i}"] = head.canvas.unflatten(2, grid)
-        return outputs
+    def forward(self, image: Tensor) -> Tensor:
+        return self.scores(image).clamp_min(LEAST).log()
+
+    def scores(self, image: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, K, H, W), from 0 to 1."""
+        *_, last = self._steps_of_answer(image)
+        grid, (height, width) = self._grid(image), image.shape[-2:]
+        whole = resample(last.scores.mT.unflatten(1, grid), self._padded(grid), mode="bilinear")
+        return whole[:, :height, :width].permute(0, 3, 1, 2)
+
+    def left_early(self, image: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, h, w) booleans: the tokens that the last head has no more."""
+        *_, last = self._steps_of_answer(image)
+        return ~last.had.scatter_kept(last.canvas.shape[2]).unflatten(1, self._grid(image))
 
     def losses(self, image: Tensor, label: Tensor, *, ignored: int = 255) -> dict[str, Tensor]:
-        """The terms of the loss, each summed over the heads; label (B, H, W)."""
-        outputs = self(image)
+        """The terms of the loss, each summed over the heads."""
+        grid = self._grid(image)
+        rows, columns = self._padded(grid)
+        whole = F.pad(label, (0, columns - label.shape[2], 0, rows - label.shape[1]), value=ignored)
         of_heads = [
-            mask_losses(outputs[f"class_logits{i}"], outputs[f"mask_logits{i}"], label, ignored=ignored)
-            for i in range(len(self.heads))
+            mask_losses(head.answer.class_logits, head.canvas.unflatten(2, grid), whole, ignored=ignored)
+            for head in self.steps(image)
         ]
         return {name: torch.stack([terms[name] for terms in of_heads]).sum() for name in of_heads[0]}
 
-    def steps(self, image: Tensor) -> Iterator[Seen]:
-        """What each head had and gave."""
-        config, blocks, grid = self.config, iter(self.blocks), self._grid(image)
+    def idle_parameters(self) -> set[str]:
+        """Of the heads before the last, what at most decides which tokens leave. The losses depend on all."""
+        last = f"layers.{self.config.decoder_layers - 1}."
+        return {
+            f"heads.{number}.{name}"
+            for number, head in enumerate(self.heads[:-1])
+            for name, _ in head.named_parameters()
+            if number not in self._asked or name.removeprefix(last).startswith(BEHIND_MASKS)
+        }
+
+    def steps(self, image: Tensor, asked: Collection[int] | None = None) -> Iterator[Seen]:
+        """What each head had and gave; of these heads only, where given."""
+        config, blocks = self.config, iter(self.blocks)
         padded = pad_to_multiple(channels_last(image), (config.patch_size, config.patch_size))
-        position = resample_sequence(self.position, self.grid, grid, antialias=False)
-        tokens = self.stem(padded).flatten(1, 2) + position[:, 1:]
-        kept = torch.ones_like(tokens[..., 0])
-        canvas = tokens.new_zeros(len(tokens), config.num_classes, tokens.shape[1])
+        position = resample_sequence(self.position, self.grid, self._grid(image), antialias=False)
+        state = gather_all(self.stem(padded).flatten(1, 2) + position[:, 1:])
+        batch, count = state.place.shape
+        canvas = state.tokens.new_zeros(batch, config.num_classes, count)
         before = -1
         for i, (head, after) in enumerate(zip(self.heads, config.head_after, strict=True)):
-            tokens = blocks_on_kept([next(blocks) for _ in range(after - before)], tokens, kept)
-            answer = head(tokens, kept)
-            canvas = torch.where(kept[:, None] > 0, answer.mask_logits, canvas)
+            state = state.through([next(blocks) for _ in range(after - before)])
+            before = after
+            if asked is not None and i not in asked:
+                continue
+            answer = head(state.tokens, state.kept)
+            canvas = _drawn(canvas, answer.mask_logits, state)
+            had = state
             if i < len(config.thresholds):
                 pred = answer.presence[..., None] * answer.mask_logits.sigmoid()
-                exited = exited_after(pred, kept == 0, config.thresholds[i], keep_per_class=config.keep_per_class)
-                kept = (~exited).to(tokens.dtype)
-            yield Seen(tokens, kept == 0, answer, canvas)
-            before = after
+                gone = exited_after(pred, had.kept == 0, config.thresholds[i], keep_per_class=config.keep_per_class)
+                state = had.keep((~gone).to(had.kept))
+            yield Seen(had, answer, canvas, state)
+
+    @property
+    def _asked(self) -> set[int]:
+        """The heads that the answer depends on."""
+        return {i for i, threshold in enumerate(self.config.thresholds) if threshold < 1} | {len(self.heads) - 1}
+
+    def _steps_of_answer(self, image: Tensor) -> Iterator[Seen]:
+        with torch.autocast(image.device.type, enabled=False):
+            yield from self.steps(image.to(self.position.dtype), self._asked)
+
+    def _padded(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return grid[0] * self.config.patch_size, grid[1] * self.config.patch_size
 
     def _grid(self, image: Tensor) -> tuple[int, int]:
         patch = self.config.patch_size
         return -(-image.shape[2] // patch), -(-image.shape[3] // patch)
+
+
+def _drawn(canvas: Tensor, logits: Tensor, state: Gathered) -> Tensor:
+    """The canvas (B, K, N) with the logits (B, K, M) of the tokens that are kept."""
+    place = state.place[:, None].expand_as(logits)
+    logits = torch.where(state.kept[:, None] > 0, logits.to(canvas.dtype), canvas.gather(2, place))
+    return canvas.scatter(2, place, logits)
 
 
 def exited_after(pred: Tensor, exited: Tensor, threshold: float, *, keep_per_class: int = 5) -> Tensor:
@@ -210,10 +254,12 @@ def mask_losses(class_logits: Tensor, mask_logits: Tensor, label: Tensor, *, ign
     Returns:
         loss_ce, loss_mask (focal) and loss_dice, weighted.
     """
-    targets = F.one_hot(label.clamp(0, ignored), ignored + 1)[..., : class_logits.shape[1]].permute(0, 3, 1, 2)
+    classes = torch.arange(class_logits.shape[1], device=label.device)
+    targets = (label[:, None] == classes[:, None, None]) & (label != ignored)[:, None]
     present = targets.flatten(2).any(-1)
     weight = torch.tensor([1.0, ABSENT_WEIGHT], device=label.device)
-    cross_entropy = F.cross_entropy(class_logits.flatten(0, 1), (~present).long().flatten(), weight=weight)
+    cross_entropy = F.cross_entropy(class_logits.float().flatten(0, 1), (~present).long().flatten(), weight=weight)
+    mask_logits = mask_logits.float()
     y = targets[present].to(mask_logits.dtype)
     t = F.interpolate(mask_logits[present][:, None], size=label.shape[1:], mode="bilinear")[:, 0]
     pairs = max(len(y), 1)
@@ -254,16 +300,19 @@ class Loss(Procedure):
 
 
 def reference_outputs(model: nn.Module, **inputs: Tensor) -> dict[str, Tensor]:
-    """What each head had and gave."""
+    """What each head had and gave, and the scores of the pixels."""
     outputs: dict[str, Tensor] = {}
     if isinstance(model, DToP):
         for i, head in enumerate(model.steps(inputs["image"])):
-            outputs |= {f"tokens{i}": head.tokens, f"pred{i}": head.scores, f"exited{i}": head.exited.float()}
+            count = head.canvas.shape[2]
+            exited = ~head.left.scatter_kept(count)
+            outputs |= {f"tokens{i}": head.had.scatter(count), f"pred{i}": head.scores, f"exited{i}": exited.float()}
+        outputs["logits"] = model.scores(inputs["image"])
     return outputs
 
 
 VARIANTS = {
-    "segvit_base_ade20k": DToPConfig(),
+    "segvit_base_ade20k": DToPConfig(thresholds=(0.9, 0.9)),
     "segvit_large_ade20k": DToPConfig(
         image_size=640,
         dim=1024,

@@ -39,6 +39,32 @@ class Gathered(NamedTuple):
         values = self.tokens * self.kept[..., None]
         return values.new_zeros(batch, count, dim).scatter(1, self.place[..., None].expand_as(values), values)
 
+    def scatter_kept(self, count: int) -> Tensor:
+        """(B, count) booleans: which tokens are kept."""
+        return self.kept.new_zeros(len(self.kept), count).scatter(1, self.place, self.kept) > 0
+
+    def through(self, blocks: Iterable[nn.Module]) -> Gathered:
+        """The same behind plain blocks."""
+        # A mask that hides nothing costs time; a graph cannot ask whether there is something to hide.
+        whole = not torch.compiler.is_compiling() and bool(self.kept.all())
+        tokens = self.tokens
+        for block in blocks:
+            tokens = block(tokens) if whole else attend_kept(block, tokens, self.kept)
+        return self._replace(tokens=tokens)
+
+    def keep(self, kept: Tensor) -> Gathered:
+        """Those of the tokens that are kept, (B, M); in a graph, which has one size, all of them, the others hidden."""
+        if torch.compiler.is_compiling():
+            return self._replace(kept=kept)
+        fewer = gather_kept(self.tokens, kept)
+        return fewer._replace(place=self.place.gather(1, fewer.place))
+
+
+def gather_all(tokens: Tensor) -> Gathered:
+    """Tokens (B, N, C), none of which has gone."""
+    place = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+    return Gathered(tokens, torch.ones_like(tokens[..., 0]), place)
+
 
 def gather_kept(tokens: Tensor, kept: Tensor) -> Gathered:
     """Tokens (B, N, C) without those that no image keeps, (B, N); in their order."""
@@ -46,15 +72,3 @@ def gather_kept(tokens: Tensor, kept: Tensor) -> Gathered:
     place = kept.argsort(dim=1, descending=True, stable=True)[:, :most]
     chosen = tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[-1]))
     return Gathered(chosen, kept.gather(1, place), place)
-
-
-def blocks_on_kept(blocks: Iterable[nn.Module], tokens: Tensor, kept: Tensor) -> Tensor:
-    """Plain blocks on the kept tokens alone; the others come back as zeros: (B, N, C) -> (B, N, C)."""
-    if torch.compiler.is_compiling():
-        for block in blocks:
-            tokens = attend_kept(block, tokens, kept)
-        return tokens * kept[..., None]
-    gathered = gather_kept(tokens, kept)
-    for block in blocks:
-        gathered = gathered._replace(tokens=attend_kept(block, gathered.tokens, gathered.kept))
-    return gathered.scatter(tokens.shape[1])

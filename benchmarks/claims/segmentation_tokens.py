@@ -1,0 +1,130 @@
+"""Fewer tokens in trained segmentation networks: DToP's operations, Expedit's speed, and the mIoU that each keeps.
+
+    ommatid train camvid --task segmentation --size 256 --minutes 25 --lr 1e-3 --out PLAIN \\
+        --model "vit[patch_size=8,dim=128,depth=8,heads=4]" --decoder linear --set decoder_dim=64
+    ommatid train camvid --task segmentation --size 256 --minutes 25 --lr 1e-3 --out EXITING --model dtop \\
+        --set "patch_size=8" --set "dim=128" --set "depth=8" --set "heads=4" --set "head_after=[3,5,7]" \\
+        --set "head_dim=64" --set "head_heads=2" --set "decoder_layers=2"
+    python benchmarks/claims/segmentation_tokens.py PLAIN EXITING --test camvid/test
+
+Settings are tried on the validation part of the run. The one that is taken is judged on other pictures too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+from claim import parser, processor_seconds, report, verdict
+from torch import Tensor, nn
+
+from ommatid.measuring.macs import count_macs
+from ommatid.workflows.reduce_segmenter import SegmenterSubject
+
+KEPT, FASTER = 0.995, 1.4
+"""Of Expedit on Segmenter with ViT-L/16 on ADE20K: more than 40 % more pictures a second at this share of the mIoU."""
+
+FEWER, LOST = 0.2, 0.005
+"""Of DToP: 21 % (ViT-B, ADE20K) to 33 % fewer operations; mIoU between 0.2 points more and 0.5 less."""
+
+CLUSTERS = (0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+THRESHOLDS = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7)
+
+Row = tuple[str, str, str, str]
+
+
+class Setting(NamedTuple):
+    """A network as it was, or at a setting: mIoU on the validation part, and multiply-adds of a picture."""
+
+    name: str
+    model: nn.Module
+    miou: float
+    macs: float
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("plain", type=Path, help="run of a plain transformer under a decoder")
+    made.add_argument("exiting", type=Path, help="run of a dtop")
+    made.add_argument("--test", type=Path, help="pictures that no setting was chosen on")
+    arguments = made.parse_args()
+
+    def rows() -> list[Row]:
+        timed = partial(processor_seconds, rounds=arguments.rounds, seconds=arguments.seconds)
+        return [expedited(arguments.plain, arguments.test, timed), exited(arguments.exiting, arguments.test, timed)]
+
+    report(arguments, rows)
+
+
+def expedited(run: Path, test: Path | None, timed: Callable[..., list[float]]) -> Row:
+    """The fastest setting that keeps as much of the mIoU as the paper's did."""
+    subject = SegmenterSubject.open(run, None)
+    first, *others = settings(subject, CLUSTERS)
+    near = [other for other in others if other.miou >= KEPT * first.miou]
+    taken = min(near or others[:1], key=lambda other: other.macs)
+    ratio, told = compared(subject, first, taken, test, timed)
+    held = verdict(ratio, FASTER) if near else f"not here: no setting keeps {KEPT:.1%} of the mIoU"
+    claim = f"As fast without training, {subject.name} on CamVid: Expedit (arXiv 2210.01035)"
+    return claim, f"{FASTER:.2f} times (GPU), {KEPT:.1%} of the mIoU kept", told, held
+
+
+def exited(run: Path, test: Path | None, timed: Callable[..., list[float]]) -> Row:
+    """The setting of fewest multiply-adds that loses no more mIoU than the paper's did."""
+    subject = SegmenterSubject.open(run, None)
+    first, *others = settings(subject, THRESHOLDS)
+    near = [other for other in others if other.miou >= first.miou - LOST]
+    taken = min(near or others[:1], key=lambda other: other.macs)
+    _, told = compared(subject, first, taken, test, timed)
+    fewer = 1 - taken.macs / first.macs
+    held = verdict(fewer, FEWER) if near else f"not here: every setting loses more than {100 * LOST:g} points"
+    claim = f"Fewer multiply-adds without training, {subject.name} on CamVid: DToP (arXiv 2308.01045)"
+    return claim, f"{FEWER:.0%} to 35% fewer, up to {100 * LOST:g} points of mIoU lost", f"{fewer:.0%}: {told}", held
+
+
+def settings(subject: SegmenterSubject, numbers: Sequence[float]) -> list[Setting]:
+    """The network as it was, and at each setting."""
+    ((method, plan),) = subject.methods.items()
+    models: dict[str, nn.Module] = {"as it was": subject.trained.model}
+    for number in numbers:
+        models[f"{method} {number:g}"] = subject.reduced(plan, number, epochs=0, batch=1).eval()
+    pictures = subject.images(subject.count)
+    found = []
+    for name, model in models.items():
+        form = subject.timed(model)
+        macs = mean(count_macs(form, picture) for picture in pictures)
+        found.append(Setting(name, model, subject.judge(model, 1), macs))
+        print(f"{name}: mIoU {found[-1].miou:.2%}, {macs / 1e9:.3f} G multiply-adds", flush=True)
+    return found
+
+
+def compared(
+    subject: SegmenterSubject, first: Setting, taken: Setting, test: Path | None, timed: Callable[..., list[float]]
+) -> tuple[float, str]:
+    """How many times as fast the setting is on real pictures, one at a time; and that and the rest in words."""
+    pictures = subject.images(subject.count)
+    with torch.inference_mode():
+        slow, fast = timed([call(subject.timed(each.model), pictures) for each in (first, taken)])
+    told = (
+        f"{taken.name} is {slow / fast:.2f} times as fast ({1e3 * fast:.0f} ms against {1e3 * slow:.0f} ms, batch 1; "
+        f"{taken.macs / 1e9:.2f} G multiply-adds against {first.macs / 1e9:.2f} G), "
+        f"mIoU {taken.miou:.1%} against {first.miou:.1%}"
+    )
+    if test is not None:
+        unseen = SegmenterSubject.open(subject.trained.path, test)
+        told += f", on the test part {unseen.judge(taken.model, 1):.1%} against {unseen.judge(first.model, 1):.1%}"
+    return slow / fast, told
+
+
+def call(model: nn.Module, pictures: Sequence[Tensor]) -> Callable[[], object]:
+    """Takes the next picture every time."""
+    turn = cycle(pictures)
+    return lambda: model(next(turn))
+
+
+if __name__ == "__main__":
+    main()
