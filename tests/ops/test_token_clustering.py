@@ -26,7 +26,15 @@ def by_all_distances(features: Tensor, clusters: tuple[int, int], window: int) -
 
 @pytest.mark.parametrize(
     ("size", "clusters"),
-    [((12, 16), (6, 8)), ((23, 31), (9, 13)), ((9, 7), (9, 7)), ((14, 5), (3, 2)), ((6, 6), (1, 1))],
+    [
+        ((12, 16), (6, 8)),
+        ((23, 31), (9, 13)),
+        ((9, 7), (9, 7)),
+        ((14, 5), (3, 2)),
+        ((6, 6), (1, 1)),
+        ((30, 41), (17, 23)),
+        ((26, 9), (13, 4)),
+    ],
 )
 @pytest.mark.parametrize("window", [1, 3, 5])
 def test_bands_give_what_all_distances_give(size: tuple[int, int], clusters: tuple[int, int], window: int) -> None:

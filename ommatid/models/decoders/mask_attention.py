@@ -90,7 +90,7 @@ class MaskAttentionHead(nn.Module):
     def forward(self, tokens: Tensor, kept: Tensor) -> ClassMasks:
         """`kept` (B, N): 1 for tokens to look at; the mask logits of the others mean nothing."""
         memory = self.norm(self.project(tokens))
-        queries, scores = self.query.expand(len(tokens), -1, -1), memory
+        queries, scores = self.query.expand(tokens.shape[0], -1, -1), memory
         for layer in self.layers:
             queries, scores = layer(queries, memory, kept)
         return ClassMasks(self.class_embed(queries), scores)

@@ -41,7 +41,7 @@ class Gathered(NamedTuple):
 
     def scatter_kept(self, count: int) -> Tensor:
         """(B, count) booleans: which tokens are kept."""
-        return self.kept.new_zeros(len(self.kept), count).scatter(1, self.place, self.kept) > 0
+        return self.kept.new_zeros(self.kept.shape[0], count).scatter(1, self.place, self.kept) > 0
 
     def through(self, blocks: Iterable[nn.Module]) -> Gathered:
         """The same behind plain blocks."""

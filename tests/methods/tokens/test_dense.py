@@ -33,7 +33,11 @@ def plain(request: pytest.FixtureRequest) -> DenseModel:
 @pytest.fixture
 def exiting() -> DenseModel:
     torch.manual_seed(0)
-    model = ommatid.create_model("dtop", **EXITING, image_size=96, decoder_layers=2, num_classes=4).eval().requires_grad_(False)
+    model = (
+        ommatid.create_model("dtop", **EXITING, image_size=96, decoder_layers=2, num_classes=4)
+        .eval()
+        .requires_grad_(False)
+    )
     assert isinstance(model, DenseModel)
     return model
 
