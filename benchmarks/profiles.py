@@ -62,10 +62,10 @@ class Profile(NamedTuple):
 
 def profiled(model: nn.Module, image: Tensor) -> Profile:
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
-        start = time.process_time()
+        start = time.perf_counter()
         for _ in range(PASSES):
             model(image)
-        seconds = time.process_time() - start
+        seconds = time.perf_counter() - start
     return Profile([event for event in seen.key_averages() if event.key.startswith("aten::")], seconds)
 
 
@@ -139,7 +139,7 @@ def main() -> None:
         "# Where a forward pass spends its time",
         "",
         f"{', '.join(f'{name} {value}' for name, value in describe_machine().items())}, 1 thread.  ",
-        "Eager, deployed, float32. Shares of the processor time of passes under PyTorch's profiler, whose own work",
+        "Eager, deployed, float32. Shares of the time of passes under PyTorch's profiler, whose own work",
         "falls on small operators and between operators. ms: without the profiler.  ",
         f"Made by `python {shlex.join(sys.argv)}`.",
         "",
