@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from paired import machine
 
-from ommatid.measuring.part_costs import CostTable, measured_ms
+from ommatid.measuring.part_costs import CostTable
 from ommatid.methods.composing.budget import Budget
 from ommatid.methods.composing.search import Search
 from ommatid.methods.composing.space import Space, chosen_parts
@@ -54,7 +54,7 @@ def main() -> None:
         rows = []
         for fields in Search.drawn(space, reject, arguments.count, seed=arguments.seed):
             config = space.config(fields)
-            predicted, measured = table.latency_ms(config), measured_ms(config, 1)
+            predicted, measured = table.latency_ms(config), table.measured_ms(config)
             rows.append((fields, table.parameters(config), predicted, measured))
             print(f"{predicted:.2f} {measured:.2f} {predicted / measured - 1:+.0%}", file=sys.stderr)
         write(arguments, rows, table)
@@ -65,12 +65,13 @@ def write(arguments: argparse.Namespace, rows: list, table: CostTable) -> None:
     lines = [
         f"# Predicted latency, {arguments.size} x {arguments.size} pixels",
         "",
-        f"{machine(1)}. Batch 1, float32, deployed; the processor's time, lower quartile. Made by",
+        f"{machine(1)}. Batch 1, float32, deployed; the processor's time, lower quartile, in proportion to that of "
+        "other work timed beside it. Made by",
         "",
         f"    {shlex.join(['python', *sys.argv])}",
         "",
         f"Within {NEAR:.0%} of what was measured: {near} of {len(rows)} random compositions, none of them among the "
-        f"{CALIBRATING} that the scale ({table.scale:.2f}) is from. The table has {len(table.milliseconds)} pieces.",
+        f"{CALIBRATING} that the scale ({table.scale:.2f}) is from. The table has {len(table.times)} pieces.",
         "",
         "| mixers | channel mixer | widths | depths | parameters | predicted, ms | measured, ms | error |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ommatid.measuring.macs import count_macs
-from ommatid.measuring.part_costs import CostTable
+from ommatid.measuring.part_costs import CostTable, Times
 from ommatid.models.backbones.pyramid import Pyramid, PyramidConfig
 
 CONFIG = PyramidConfig(
@@ -47,6 +47,13 @@ def test_a_piece_is_measured_once(table: CostTable, monkeypatch: pytest.MonkeyPa
     assert again.predict(CONFIG).parameters == table.parameters(CONFIG)
 
 
+def test_a_piece_that_comes_again_takes_what_it_does_right_after_its_like(table: CostTable) -> None:
+    table.latency_ms(CONFIG)
+    table.times = dict.fromkeys(table.times, Times(1.0, 0.25))
+    assert len(table.times) == 9
+    assert table.latency_ms(CONFIG) == 9 + 0.25  # of the ten pieces the second window attention is like the first
+
+
 def test_over_the_limit_nothing_more_is_measured(table: CostTable) -> None:
     assert table.latency_ms(CONFIG, limit=1e-6) > 1e-6
-    assert len(table.milliseconds) == 1
+    assert len(table.times) == 1
