@@ -1,15 +1,22 @@
-"""Trainings small enough for tests."""
+"""Trainings small enough for tests, and a network for `restore` whose answers are known beforehand."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from ommatid.data import open_data
+from ommatid.models import create_model, save
+from ommatid.runs.trained import RestorerFacts, TrainedRestorer
+from ommatid.workflows.restore import restore
+
+from .negative import Into, Make, Negative, NegativeConfig
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +58,34 @@ def two_workers() -> Iterator[str]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield "local"
     ray.shutdown()
+
+
+@pytest.fixture
+def negative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
+    """Makes the network that `restore` opens; its configuration is what its weights file holds."""
+    weights = tmp_path / "negative.safetensors"
+
+    def made(**fields: float) -> Negative:
+        model = Negative(NegativeConfig(**fields))  # type: ignore[arg-type]
+        weights.write_text(json.dumps(fields))
+        facts = RestorerFacts("negative", "bicubic x2", 48)
+        opened = TrainedRestorer(model, facts, weights, None)
+        monkeypatch.setattr("ommatid.workflows.restore.open_picture_restorer", lambda run: opened)
+        return model
+
+    return made
+
+
+@pytest.fixture
+def into_out(tmp_path: Path) -> Into:
+    return lambda *paths, **options: restore("run", paths, out=tmp_path / "out", progress=False, **options)
+
+
+@pytest.fixture
+def tiny_restorer(tmp_path: Path) -> Path:
+    """A tiny network of a registered family, as a training would have saved it."""
+    torch.manual_seed(0)
+    model = create_model("hat", dim=12, depths=[1], heads=[2], window_size=8, compress_ratio=3, squeeze_factor=3)
+    path = tmp_path / "tiny.safetensors"
+    save(model, path, extra=RestorerFacts("hat", "bicubic x2", 48).to_header())
+    return path
