@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ommatid.methods.pruning.allocation import allocate_sparsity
 from ommatid.methods.pruning.local import InputStatistics, sparsegpt, wanda_mask, wanda_metric
-from ommatid.methods.pruning.zeroth_order import METHODS, importances
+from ommatid.methods.pruning.zeroth_order import METHODS, Calibration, Steps, importances
 from ommatid.models.config import PartConfig
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
@@ -59,19 +59,16 @@ class Scores(Procedure):
             for index in range(len(self.blocks))
             for leaf in ("fc1", "fc2")
         }
+        batches, sizes = list(zip(x.double(), labels, strict=True)), [x.shape[1]] * len(x)
+        calibration = Calibration(model.loss, batches, sizes, self.config.num_samples)
+        steps = Steps(
+            lambda name, draw: NOISE_SCALE * noise[f"z.{name}"][draw].double(),
+            self.config.num_noise,
+            self.config.noise_eps,
+        )
         answers: dict[str, Tensor] = {}
         for method in METHODS:
-            found = importances(
-                method,
-                weights,
-                model.loss,
-                list(zip(x.double(), labels, strict=True)),
-                [x.shape[1]] * len(x),
-                noise=lambda name, draw: NOISE_SCALE * noise[f"z.{name}"][draw].double(),
-                num_noise=self.config.num_noise,
-                num_samples=self.config.num_samples,
-                eps=self.config.noise_eps,
-            )
+            found = importances(method, weights, calibration, steps)
             answers |= self._judged(method, torch.stack([value.sum() for value in found.values()]), weights)
         return answers
 

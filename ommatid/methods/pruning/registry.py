@@ -22,6 +22,7 @@ from ommatid.methods.pruning.unstructured import (
     magnitude_,
     two_of_four_,
 )
+from ommatid.methods.pruning.zeroth_order import Calibration
 
 Value = TypeVar("Value")
 
@@ -138,13 +139,10 @@ def _sparsegpt(model: nn.Module, task: Task, sparsity: float) -> None:
 
 
 def _ecoflap(model: nn.Module, task: Task, sparsity: float) -> None:
-    shares = ecoflap_sparsity(
-        model.eval(),
-        lambda batch: cross_entropy(model, batch),
-        task.batches,
-        [len(images) for images, _ in task.batches],
-        sparsity,
-    )
+    model.eval()
+    sizes = [len(images) for images, _ in task.batches]
+    calibration = Calibration(lambda batch: cross_entropy(model, batch), task.batches, sizes)
+    shares = ecoflap_sparsity(model, calibration, sparsity)
     local_(model, [images for images, _ in task.batches], shares)
 
 

@@ -18,7 +18,7 @@ from ommatid.methods.pruning.dimap import dimap_masks, module_of
 from ommatid.methods.pruning.local import InputStatistics, sparsegpt, wanda_mask, wanda_metric
 from ommatid.methods.pruning.patterns import nm_mask
 from ommatid.methods.pruning.sparse_then_prune import global_magnitude_masks
-from ommatid.methods.pruning.zeroth_order import Loss, zeroth_order_sensitivity
+from ommatid.methods.pruning.zeroth_order import Calibration, Steps, zeroth_order_sensitivity
 from ommatid.models.config import require
 from ommatid.nn.sparse import hold_zeros_
 
@@ -99,18 +99,15 @@ def local_(
         apply_masks_(model, masks)
 
 
-def ecoflap_sparsity(
-    model: nn.Module, loss: Loss, batches: Sequence[object], sizes: Sequence[int], sparsity: float
-) -> dict[str, float]:
+def ecoflap_sparsity(model: nn.Module, calibration: Calibration, sparsity: float) -> dict[str, float]:
     """ECoFLaP's sparsity of each layer (arXiv 2310.02998): blocks that the loss depends on keep more.
 
-    loss: of one of the batches, for the model as it stands. sizes: samples in each.
+    calibration: its loss is that of the model as it stands.
     """
     layers = {name: layer for name, layer in block_layers(model).items() if isinstance(layer, nn.Linear)}
     weights = {name: layer.weight.data for name, layer in layers.items()}
-    found = zeroth_order_sensitivity(
-        weights, loss, batches, sizes, noise=lambda name, draw: torch.randn_like(weights[name])
-    )
+    steps = Steps(lambda name, draw: torch.randn_like(weights[name]))
+    found = zeroth_order_sensitivity(weights, calibration, steps)
     blocks = list(dict.fromkeys(map(block_of, layers)))
     scores, counts = torch.zeros(len(blocks)), torch.zeros(len(blocks), dtype=torch.long)
     for name in layers:
