@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from ommatid.data.dense import SceneSamples, normalized
 from ommatid.deployment.dense import form_of
 from ommatid.methods.reduced import trunk_of
-from ommatid.methods.tokens import cluster_tokens
-from ommatid.methods.tokens.dense import leave_early, patch_side, reduce_backbone, went_on
+from ommatid.methods.tokens.dense import cluster_backbone, leave_early, patch_side, went_on
 from ommatid.models.decoders.dtop import DToP
 from ommatid.models.dense import DenseModel
 from ommatid.report.metric import MIOU, Metric
@@ -30,18 +28,22 @@ from ommatid.workflows.reduce_subject import Method
 
 CPU = torch.device("cpu")
 
+FEW = 8
+"""Images that a method looks at, without their truth."""
+
 ON_BACKBONE = {
     "expedite": Method(
-        lambda model, keep: reduce_backbone(model, partial(cluster_tokens, keep=keep)),
+        lambda model, keep, images: cluster_backbone(model, images, keep=keep),
         (0.75, 0.5, 0.35, 0.25),
         "centres for each patch",
+        note="How sharply clusters are told apart follows from the size of the network's features on a few images.",
     )
 }
-"""Each makes, of a network on a plain transformer and a setting, a smaller one."""
+"""Each makes, of a network on a plain transformer, a setting and a few images, a smaller one."""
 
 ON_HEADS = {
     "dtop": Method(
-        lambda model, threshold: leave_early(model, threshold=threshold),
+        lambda model, threshold, *_: leave_early(model, threshold=threshold),
         (0.99, 0.95, 0.9, 0.8),
         "score from which on a token leaves",
         note="Each image keeps as many tokens as it needs: latency and multiply-adds are those of real images.",
@@ -91,7 +93,7 @@ class SegmenterSubject:
         return {"task": SEGMENTATION, "recipe": "segment", "lr": 3e-4, "size": max(self.trained.facts.sides)}
 
     def reduced(self, method: Method, setting: float, *, epochs: int, batch: int) -> DenseModel:
-        smaller = method.make(self.trained.model, setting)
+        smaller = method.make(self.trained.model, setting, self.images(FEW))
         assert isinstance(smaller, DenseModel)
         return smaller
 

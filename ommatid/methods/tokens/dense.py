@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ommatid.methods.reduced import Reduced
-from ommatid.methods.tokens.groups import token_groups
+from ommatid.methods.tokens import cluster_tokens
+from ommatid.methods.tokens.groups import token_groups, trunk_inputs
 from ommatid.models.config import require
 from ommatid.models.decoders.dtop import DToP
 from ommatid.models.dense import DenseModel
+from ommatid.nn.trunks.clustered import ClusteredTrunk
+
+SHARPNESS = 300.0
+"""Of clustering: the temperature times the mean squared length of a token."""
 
 
 def reduce_backbone(model: DenseModel, method: Callable[[nn.Module], Reduced]) -> DenseModel:
@@ -31,6 +38,35 @@ def reduce_backbone(model: DenseModel, method: Callable[[nn.Module], Reduced]) -
     fields = {name: own[name] for name in ("family", "base", "method", "settings")}
     smaller.config = model.config.replace(backbone="reduced", backbone_fields=fields)
     return smaller
+
+
+def cluster_backbone(model: DenseModel, images: Sequence[Tensor], *, keep: float) -> DenseModel:
+    """A copy whose backbone reads cluster centres, as sharply told apart as the size of its features asks for.
+
+    The published temperature is a number for the features of one network: where they are smaller, every patch would
+    come back as a mean of twenty centres.
+
+    Args:
+        model: on a plain transformer.
+        images: a few, (1, C, H, W) each, that tell how large the features are.
+        keep: centres, as a share of the patches.
+
+    Raises:
+        ValueError: as `reduce_backbone`.
+    """
+    probe: Any = reduce_backbone(model, partial(cluster_tokens, keep=keep))
+    sizes = [_feature_size(probe.backbone, probe.encoder.padded(image)) for image in images]
+    temperature = float(f"{SHARPNESS / mean(sizes):.3g}")
+    return reduce_backbone(model, partial(cluster_tokens, keep=keep, temperature=temperature))
+
+
+@torch.no_grad()
+def _feature_size(model: Reduced, images: Tensor) -> float:
+    """Mean squared length of the tokens that are clustered."""
+    trunk = model.model.blocks
+    assert isinstance(trunk, ClusteredTrunk)
+    before, _, _ = trunk.clustered(*trunk_inputs(model, images))
+    return before.square().sum(-1).mean().item()
 
 
 def leave_early(model: nn.Module, *, threshold: float) -> DToP:

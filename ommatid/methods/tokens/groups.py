@@ -15,6 +15,15 @@ def token_groups(model: Reduced, images: Tensor) -> Tensor | None:
 
     None where the method keeps every token, or patches are more than the image's cells.
     """
+    tokens, grid = trunk_inputs(model, images)
+    one_layer = grid[0] == images.shape[-2] // model.strides[0]
+    groups = patch_groups(model.model.blocks, tokens, grid) if one_layer else None
+    return None if groups is None else groups.unflatten(1, grid)
+
+
+@torch.no_grad()
+def trunk_inputs(model: Reduced, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """(B, C, H, W) -> the tokens (B, S + N, C) that the trunk reads, and the rows and columns of their grid."""
     read: list[tuple[Tensor, tuple[int, int]]] = []
 
     def remember(_: object, inputs: tuple[Tensor, tuple[int, int]]) -> None:
@@ -27,7 +36,4 @@ def token_groups(model: Reduced, images: Tensor) -> Tensor | None:
         model.tokens(images)
     finally:
         hook.remove()
-    tokens, grid = read[0]
-    one_layer = grid[0] == images.shape[-2] // model.strides[0]
-    groups = patch_groups(trunk, tokens, grid) if one_layer else None
-    return None if groups is None else groups.unflatten(1, grid)
+    return read[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ import ommatid
 from ommatid.measuring.macs import count_macs
 from ommatid.methods.reduced import Reduced
 from ommatid.methods.tokens import cluster_tokens
-from ommatid.methods.tokens.dense import leave_early, patch_side, reduce_backbone, went_on
+from ommatid.methods.tokens.dense import (
+    SHARPNESS,
+    cluster_backbone,
+    leave_early,
+    patch_side,
+    reduce_backbone,
+    went_on,
+)
 from ommatid.models.dense import DenseModel
 
 VIT = {"patch_size": 8, "dim": 24, "heads": 3, "depth": 3}
@@ -65,6 +73,16 @@ def test_less_work_keeps_the_shape_and_survives_saving(plain: DenseModel, image:
         assert smaller(image).shape == plain(image).shape
         assert not torch.equal(smaller(image), plain(image))
     assert count_macs(smaller, image) < count_macs(plain, image)
+
+
+def test_clusters_are_told_apart_by_the_size_of_the_features(plain: DenseModel, image: Tensor) -> None:
+    smaller: Any = cluster_backbone(plain, [image], keep=0.4)
+    backbone: Any = plain.backbone
+    padded = torch.nn.functional.pad(image, (0, 6, 0, 26))
+    with torch.no_grad():
+        tokens = backbone.blocks[0](backbone.sequence(backbone.stem(padded.permute(0, 2, 3, 1))))[:, 1:]
+    temperature = smaller.backbone.config.settings["temperature"]
+    assert temperature == pytest.approx(SHARPNESS / tokens.square().sum(-1).mean().item(), rel=0.01)
 
 
 def test_what_leaves_is_not_computed(exiting: DenseModel, image: Tensor, tmp_path) -> None:
