@@ -142,7 +142,7 @@ def _reshape_block(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
             first, missing = pending.pop(0), size // length(axis)
             if first.size <= missing:
                 axis.append(first)
-            elif first.size % missing == 0 and _split_product(first, [missing, first.size // missing]):
+            elif missing > 1 and first.size % missing == 0 and _split_product(first, [missing, first.size // missing]):
                 pending = resolved([first]) + pending
             else:
                 return _give_up(axes, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
@@ -70,19 +71,21 @@ def _last_axes_norm(trace: Tracer, node: Node) -> Axes:
     return x
 
 
-def _channel_norm(trace: Tracer, node: Node) -> Axes:
+def _per_channel(trace: Tracer, node: Node, parameters: Sequence[Node | None]) -> Axes:
+    """Parameters have the axis of the channels, which is the second."""
     x = trace.of(node.args[0])
-    for parameter in node.args[1:5]:
+    for parameter in parameters:
         if parameter is not None:
             unify(x[1], trace.of(parameter)[0])
     return x
 
 
+def _channel_norm(trace: Tracer, node: Node) -> Axes:
+    return _per_channel(trace, node, node.args[1:5])
+
+
 def _group_norm(trace: Tracer, node: Node) -> Axes:
-    x = trace.of(node.args[0])
-    for parameter in node.args[2:4]:
-        if parameter is not None:
-            unify(x[1], trace.of(parameter)[0])
+    x = _per_channel(trace, node, node.args[2:4])
     if node.args[1] != shape_of(node)[1]:
         freeze(x[1], IN_GROUP)
     return x

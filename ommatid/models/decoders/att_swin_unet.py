@@ -196,6 +196,7 @@ class SummaryAttention(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         inner = CROSS_HEADS * CROSS_WIDTH
+        self.heads = CROSS_HEADS
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, inner, bias=False)
         self.key_value = nn.Linear(dim, 2 * inner, bias=False)
@@ -203,8 +204,8 @@ class SummaryAttention(nn.Module):
 
     def forward(self, token: Tensor, context: Tensor) -> Tensor:
         normed = self.norm(token)
-        key, value = self.key_value(torch.cat([normed, context], dim=1)).unflatten(-1, (2, CROSS_HEADS, -1)).unbind(2)
-        return self.proj(attend(self.query(normed).unflatten(-1, (CROSS_HEADS, -1)), key, value))
+        key, value = self.key_value(torch.cat([normed, context], dim=1)).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        return self.proj(attend(self.query(normed).unflatten(-1, (self.heads, -1)), key, value))
 
 
 def swin_blocks(config: AttSwinUNetConfig, level: int, rates: list[float]) -> nn.Sequential:

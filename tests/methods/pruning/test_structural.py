@@ -123,6 +123,19 @@ def test_an_unknown_group_is_refused() -> None:
         prune(model, describe(model, image), {"nothing": torch.ones(3, dtype=torch.bool)})
 
 
+def test_a_view_across_units_keeps_them_all() -> None:
+    pair, row = new_axis(2), new_axis(6)
+    reshape([pair, row], [3, 4])
+    assert leaves(pair)[0].frozen
+    assert leaves(row)[0].frozen
+
+
+def test_axes_whose_parts_are_the_same_become_the_same() -> None:
+    one, other = new_axis(3), new_axis(3)
+    unify(one + other, other + one)
+    assert leaves(one) == leaves(other)
+
+
 def test_dimensions_follow_views_and_pieces() -> None:
     joint = new_axis(24)
     three, heads, width = reshape([joint], [3, 4, 2])
