@@ -42,7 +42,8 @@ class ClusteredTrunk(Trunk):
 
     def cells(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the centres on a grid of patches."""
-        rows, columns = (max(1, round(side * math.sqrt(self.keep))) for side in grid)
+        # Plain numbers, so that a graph is of one size: files of other runtimes cannot round what is free.
+        rows, columns = (max(1, round(int(side) * math.sqrt(self.keep))) for side in grid)
         return rows, columns
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
