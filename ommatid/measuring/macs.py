@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 def count_macs(model: nn.Module, image: Tensor) -> int:
     """Multiply-adds of one forward pass. Model and image may be on the meta device, where it costs no arithmetic."""
+    # The counter trips over parameters that are a layer's input and want gradients.
+    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with counted() as counter:
-        model(image)
+        functional_call(model, values, image)
     return counter.get_total_flops() // 2
 
 

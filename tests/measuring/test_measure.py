@@ -82,3 +82,16 @@ def test_experts_count_as_the_dense_layer_that_a_token_sees() -> None:
     moe = MoE(linear_router(dim, experts, 1), StackedMLP(experts, dim, hidden))
     expected = tokens * (2 * dim * hidden + dim * experts)
     assert count_macs(moe, torch.rand(tokens, dim)) == expected
+
+
+def test_a_parameter_may_be_what_a_layer_takes() -> None:
+    class Queries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.rand(4, 8))
+            self.layer = nn.Linear(8, 16)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.mean() + self.layer(self.queries.expand(2, 4, 8))
+
+    assert count_macs(Queries(), torch.rand(1, 3, 8, 8)) == 2 * 4 * 8 * 16
