@@ -12,6 +12,7 @@ from ommatid.methods.pruning.tracer import Axes, Node, Rule, Tracer, argument, f
 
 PLACES = "a convolution goes along it"
 IN_GROUP = "its channels are together in a group"
+BARE_NORM = "a norm without weights is taken over it"
 
 
 def _linear(trace: Tracer, node: Node) -> Axes:
@@ -60,14 +61,17 @@ def _transposed_convolution(trace: Tracer, node: Node) -> Any:
 
 
 def _last_axes_norm(trace: Tracer, node: Node) -> Axes:
-    """Weight and bias come after the normed shape, and numbers after these."""
+    """Weight and bias come after the normed shape, and numbers after these. Without weights nothing tells the norm of a
+    masked model which units are left."""
     x, normed = trace.of(node.args[0]), len(node.args[1])
-    for parameter in node.args[2:4]:
-        if isinstance(parameter, fx.Node):
-            for axis, own in zip(x[-normed:], trace.of(parameter), strict=True):
-                unify(axis, own)
+    parameters = [given for given in node.args[2:4] if isinstance(given, fx.Node)]
     for axis in x[-normed:]:
         mark_normed(axis)
+        if not parameters:
+            freeze(axis, BARE_NORM)
+    for parameter in parameters:
+        for axis, own in zip(x[-normed:], trace.of(parameter), strict=True):
+            unify(axis, own)
     return x
 
 
