@@ -81,8 +81,7 @@ def regularized_inverse(kernel: Tensor, iterations: int) -> Tensor:
     The gradient is that of an exact inverse A, which is -A^T dA A^T: it does not run through the iteration.
     """
     with torch.no_grad():
-        regularized = kernel.clone()
-        regularized.diagonal(dim1=-2, dim2=-1).add_(REGULARIZER)
+        regularized = kernel + REGULARIZER * torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
         step = 1.8 / kernel.sum(-1).amax(-1).square()
         inverse = newton_inverse(regularized, step[..., None, None] * regularized, iterations)
     if not kernel.requires_grad:
