@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ommatid.measuring.machine import describe_machine
-from ommatid.measuring.measure import image_for
+from ommatid.measuring.measure import image_for, native_size
 from ommatid.measuring.timing import alternate
 from ommatid.measuring.timm_families import SUITE
 from ommatid.models import create_model
-from ommatid.models.registry import find
 from ommatid.models.sizes import pair
 from ommatid.nn.deploy import deployed_copy
 
@@ -87,10 +86,9 @@ def shares(seen: Profile) -> dict[str, float]:
 
 
 def prepared(name: str, batch: int) -> tuple[nn.Module, Tensor]:
-    """The deployed model, warmed up, and images of the size that it is published for."""
+    """The deployed model, warmed up, and images of its own size."""
     model = create_model(name).eval()
-    side = getattr(find(name)[0].config, "image_size", None) or 224
-    image = image_for(model, batch, pair(side))
+    image = image_for(model, batch, pair(native_size(model)))
     model = deployed_copy(model).requires_grad_(False)
     with torch.inference_mode():
         model(image)
@@ -139,7 +137,8 @@ def main() -> None:
         "# Where a forward pass spends its time",
         "",
         f"{', '.join(f'{name} {value}' for name, value in describe_machine().items())}, 1 thread.  ",
-        "Eager, deployed, float32. Shares of the time of passes under PyTorch's profiler, whose own work",
+        "Eager, deployed, float32; images of the model's own size, 224 pixels where it has none.  ",
+        "Shares of the time of passes under PyTorch's profiler, whose own work",
         "falls on small operators and between operators. ms: without the profiler.  ",
         f"Made by `python {shlex.join(sys.argv)}`.",
         "",

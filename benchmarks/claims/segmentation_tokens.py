@@ -123,7 +123,7 @@ def compared(
     subject: SegmenterSubject, first: Setting, taken: Setting, test: Path | None, timed: Callable[..., list[float]]
 ) -> Compared:
     """Times on real pictures, one at a time, and mIoU on the test part; on the validation part where there is none."""
-    pictures = subject.images(subject.count)
+    pictures = subject.images(len(subject.samples))
     with torch.inference_mode():
         slow, fast = timed([call(subject.timed(each.model), pictures) for each in (first, taken)])
     told = (

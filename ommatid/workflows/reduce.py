@@ -123,7 +123,7 @@ def reduce(
         "measured": {
             "threads": threads or torch.get_num_threads(),
             "rounds": rounds,
-            "images": subject.count,
+            "images": len(subject.samples),
             "latency": "median over rounds in which all settings come in turn, one image of the validation part each",
             "multiply-adds": "mean over the same images",
         },

@@ -76,7 +76,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class ClassifierSubject:
-    """As `Subject` says. samples: judged on."""
+    """As `Subject` says."""
 
     trained: Trained
     samples: Samples
@@ -88,10 +88,6 @@ class ClassifierSubject:
         """Raises ValueError, in one line, where it is no trained classifier, or there is nothing to judge on."""
         trained = open_trained(run_or_weights)
         return cls(trained, *open_samples(trained, data))
-
-    @property
-    def count(self) -> int:
-        return len(self.samples)
 
     @property
     def name(self) -> str:
@@ -120,7 +116,7 @@ class ClassifierSubject:
 
     def images(self, count: int) -> list[Tensor]:
         transform = eval_transform(self.trained.facts.size)
-        return [transform(self.samples[index][0])[None] for index in range(min(count, self.count))]
+        return [transform(self.samples[index][0])[None] for index in range(min(count, len(self.samples)))]
 
     def judge(self, model: nn.Module, batch: int) -> float:
         opened, size = replace(self.trained, model=model.eval()), self.trained.facts.size

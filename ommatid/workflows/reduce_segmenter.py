@@ -54,7 +54,7 @@ ON_HEADS = {
 
 @dataclass(frozen=True)
 class SegmenterSubject:
-    """As `Subject` says. samples: pictures that it is judged on."""
+    """As `Subject` says."""
 
     trained: TrainedScenes
     samples: SceneSamples
@@ -66,10 +66,6 @@ class SegmenterSubject:
         """Raises ValueError, in one line, where it is no trained segmentation network, or there is no such data."""
         trained = open_dense(run_or_weights)
         return cls(trained, *open_samples(trained, data, "masks"))
-
-    @property
-    def count(self) -> int:
-        return len(self.samples)
 
     @property
     def name(self) -> str:
@@ -125,7 +121,7 @@ class SegmenterSubject:
 
     def _first(self, count: int) -> list[Tensor]:
         """Pictures (3, H, W) uint8."""
-        return [self.samples[index][0].as_subclass(Tensor) for index in range(min(count, self.count))]
+        return [self.samples[index][0].as_subclass(Tensor) for index in range(min(count, len(self.samples)))]
 
     def _padded(self, image: Tensor, grid: torch.Size, side: int) -> Image.Image:
         """What the model saw of a picture, with the black that made up whole patches."""

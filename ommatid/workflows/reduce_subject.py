@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,8 +42,8 @@ class Subject(Protocol):
         """What the data is called."""
 
     @property
-    def count(self) -> int:
-        """Of the images."""
+    def samples(self) -> Sized:
+        """What it is judged on."""
 
     @property
     def name(self) -> str:

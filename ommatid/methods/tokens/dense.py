@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -54,10 +53,14 @@ def cluster_backbone(model: DenseModel, images: Sequence[Tensor], *, keep: float
     Raises:
         ValueError: as `reduce_backbone`.
     """
-    probe: Any = reduce_backbone(model, partial(cluster_tokens, keep=keep))
-    sizes = [_feature_size(probe.backbone, probe.encoder.padded(image)) for image in images]
-    temperature = float(f"{SHARPNESS / mean(sizes):.3g}")
-    return reduce_backbone(model, partial(cluster_tokens, keep=keep, temperature=temperature))
+
+    def clustered(backbone: nn.Module) -> Reduced:
+        encoder: Any = model.encoder
+        probe = cluster_tokens(backbone, keep=keep)
+        sizes = [_feature_size(probe, encoder.padded(image)) for image in images]
+        return cluster_tokens(backbone, keep=keep, temperature=float(f"{SHARPNESS / mean(sizes):.3g}"))
+
+    return reduce_backbone(model, clustered)
 
 
 @torch.no_grad()
