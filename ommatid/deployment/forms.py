@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from ommatid.deployment.attention import OpenAttention
 from ommatid.deployment.export import open_inductor, write_inductor
 from ommatid.deployment.onnx import open_onnx, write_onnx
-from ommatid.deployment.openvino import compiled_openvino, converted_openvino
+from ommatid.deployment.openvino import (
+    compiled_openvino,
+    converted_openvino,
+    openvino_core,
+    read_by_openvino,
+    save_openvino,
+)
 from ommatid.deployment.runtime import Run
 from ommatid.measuring.machine import instruction_sets
 from ommatid.runs.files import replacing
@@ -52,23 +58,34 @@ def forms_of(model: nn.Module, example: Tensor) -> dict[str, Form]:
         if find_spec("onnxruntime") and find_spec("onnxscript"):
             forms["ONNX Runtime"] = partial(_onnx_runtime_form, model, example)
         if find_spec("openvino"):
-            forms |= _openvino_forms(model, example)
+            forms |= _openvino_forms(lambda: read_by_openvino(torch.export.export(model, (example,))), model, example)
     return forms
 
 
-def own_forms(model: nn.Module, example: Tensor) -> dict[str, Form]:
-    """Further forms, of our making. On CPU: attention as products, in the precisions in which the fused kernel is slow;
-    and OpenVINO with a part of the batch on each thread, which spares threads the waiting for each other."""
+def own_forms(model: nn.Module, example: Tensor, place: Path | None = None) -> dict[str, Form]:
+    """Forms of our making, further ones and better ones of the same names. On CPU: attention as products, in the
+    precisions in which the fused kernel is slow; OpenVINO with norms that it has a kernel for, and with a part of the
+    batch on each thread, which spares threads the waiting for each other.
+
+    place: what is converted for OpenVINO is kept in files beside it, unless it is there already: `stored_openvino`.
+    """
     if example.device.type != "cpu":
         return {}
     forms: dict[str, Form] = {
         f"compiled {dtype_name(dtype)} weights, open attention": partial(_compiled_form, _open, model, dtype)
         for dtype in reduced_precisions(example.device)
     }
-    streams = _streams(len(example))
-    if find_spec("openvino") and streams > 1:
-        forms |= _openvino_forms(model, example, streams)
+    if find_spec("openvino"):
+        for streams in {1, _streams(len(example))}:
+            stored = place and stored_openvino(place, streams)
+            convert = partial(_converted, model, example[: len(example) // streams], stored)
+            forms |= _openvino_forms(convert, model, example, streams)
     return forms
+
+
+def stored_openvino(place: Path, streams: int) -> Path:
+    """The file beside `place` that keeps a model converted for so many streams."""
+    return place.with_name(f"{place.stem}-{streams}.xml")
 
 
 def _streams(batch: int) -> int:
@@ -91,9 +108,9 @@ def _onnx_runtime_form(model: nn.Module, example: Tensor) -> nn.Module:
         return Elsewhere(open_onnx(path), model, example)
 
 
-def _openvino_forms(model: nn.Module, example: Tensor, streams: int = 1) -> dict[str, Form]:
+def _openvino_forms(convert: Callable[[], Any], model: nn.Module, example: Tensor, streams: int = 1) -> dict[str, Form]:
     """OpenVINO in each precision, of one conversion for all."""
-    convert = cache(partial(_converted, model, example[: len(example) // streams]))
+    convert = cache(convert)
     told = f", {streams} streams" if streams > 1 else ""
 
     def make(precision: str) -> nn.Module:
@@ -103,8 +120,24 @@ def _openvino_forms(model: nn.Module, example: Tensor, streams: int = 1) -> dict
     return {f"{name}{told}": partial(make, precision) for name, precision in names.items()}
 
 
-def _converted(model: nn.Module, example: Tensor) -> Any:
-    return converted_openvino(torch.export.export(model, (example,)))
+def _converted(model: nn.Module, example: Tensor, stored: Path | None) -> Any:
+    """The model for OpenVINO, from its file where there is one."""
+    if stored and stored.is_file():
+        return openvino_core().read_model(stored)
+    converted = converted_openvino(torch.export.export(model, (example,)))
+    if stored:
+        _store(converted, stored)
+    return converted
+
+
+def _store(converted: Any, path: Path) -> None:
+    """Weights first: what has its `path` is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        save_openvino(converted, draft)
+        for suffix in (".bin", ".xml"):
+            draft.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

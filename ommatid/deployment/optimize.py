@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.deployment.forms import Form, forms_of, largest_difference, machine_code_forms, own_forms, tensors_of
+from ommatid.deployment.forms import (
+    Form,
+    forms_of,
+    largest_difference,
+    machine_code_forms,
+    own_forms,
+    stored_openvino,
+    tensors_of,
+)
 from ommatid.measuring.machine import describe_machine
 from ommatid.measuring.measure import usable_device
 from ommatid.measuring.timing import Call, alternate, quartiles, thread_count
@@ -108,7 +117,8 @@ def optimize(
             forms serve them no faster than the model itself does.
         target: "cpu" or "cuda".
         tolerance: largest difference of outputs, as a fraction of their largest magnitude.
-        cache: the folder that remembers which form won, and its machine code; `~/.cache/ommatid/optimize` where None.
+        cache: the folder that remembers which form won, and keeps what took long to make; `~/.cache/ommatid/optimize`
+            where None.
 
     Raises:
         ValueError: this machine has no such target.
@@ -117,24 +127,26 @@ def optimize(
     subject = copy.deepcopy(model).eval().requires_grad_(False).to(device)
     example = example.to(device)
     place = (cache or _cache_folder()) / f"{_fingerprint(subject, example, tolerance)}.json"
-    forms = _forms(subject, example, place.with_suffix(".pt2"))
+    forms = _forms(subject, example, place)
     report = _remembered(place)
     if report is None or report.chosen not in forms:
         report, best = _search(forms, example, tolerance)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, asdict(report))
+        _forget_losers(place, report.chosen)
         return Optimized(best, report)
     return Optimized(forms[report.chosen](), report)
 
 
-def _forms(model: nn.Module, example: Tensor, code: Path) -> dict[str, Form]:
-    """Every form by name, the model as it came first, machine code last."""
+def _forms(model: nn.Module, example: Tensor, place: Path) -> dict[str, Form]:
+    """Every form by name, the model as it came first, machine code last; what takes long to make, in files beside
+    `place`."""
     deployed = deployed_copy(model)
     forms: dict[str, Form] = {AS_IT_CAME: lambda: model}
     forms |= {DEPLOYED if name == "eager" else name: make for name, make in forms_of(deployed, example).items()}
-    forms |= own_forms(deployed, example)
+    forms |= own_forms(deployed, example, place)
     if example.device.type == "cpu":
-        forms |= machine_code_forms(deployed, example, code)
+        forms |= machine_code_forms(deployed, example, place.with_suffix(".pt2"))
     return forms
 
 
@@ -259,6 +271,16 @@ def _fingerprint(model: nn.Module, example: Tensor, tolerance: float) -> str:
     machine = {name: value for name, value in describe_machine().items() if name != "memory_gb"}
     told = [type(model).__name__, weights, list(example.shape), str(example.device), tolerance, machine]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _forget_losers(place: Path, chosen: str) -> None:
+    """Conversions for OpenVINO that will not be opened again are large."""
+    won = re.fullmatch(r"OpenVINO[^,]*(?:, (\d+) streams)?", chosen)
+    kept = stored_openvino(place, int(won[1] or 1)) if won else None
+    for path in place.parent.glob(f"{place.stem}-*.xml"):
+        if path != kept:
+            path.unlink()
+            path.with_suffix(".bin").unlink()
 
 
 def _remembered(place: Path) -> Report | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ommatid.deployment import forms
 from ommatid.deployment import optimize as module
+from ommatid.deployment.openvino import converted_openvino
 from ommatid.deployment.optimize import optimize
 
 
@@ -140,3 +141,26 @@ def test_a_spoilt_memory_is_measured_anew(image: Tensor, no_compiler: None, tmp_
 def test_a_machine_without_the_target_says_so(image: Tensor) -> None:
     with pytest.raises(ValueError, match="abacus"):
         optimize(Small(), image, target="abacus")
+
+
+def test_what_won_by_openvino_is_converted_once(image: Tensor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `export` is not installed")
+    converted = []
+
+    def convert(program: object) -> object:
+        converted.append(program)
+        return converted_openvino(program)
+
+    monkeypatch.setattr(forms, "converted_openvino", convert)
+    monkeypatch.setattr(forms, "find_spec", lambda package: package == "openvino" or None)
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(module, "_race", lambda calls, device: {name: 1 + (name != "OpenVINO") for name in calls})
+    model = Small().eval()
+    first = optimize(model, image, cache=tmp_path)
+    conversions = len(converted)
+    second = optimize(model, image, cache=tmp_path)
+    assert first.report == second.report
+    assert first.report.chosen == "OpenVINO"
+    assert conversions == len(converted) > 0, "the second call opens the file"
+    assert len(list(tmp_path.glob("*.xml"))) == len(list(tmp_path.glob("*.bin"))) == 1, "losers are not kept"
+    torch.testing.assert_close(second(image), model(image), rtol=1e-4, atol=1e-5)
