@@ -114,3 +114,12 @@ TUTEL_NAMES = [
     (r"gates\.0\.sim_matrix$", "router.logits.directions"),
     (r"gates\.0\.cosine_projector\.", "router.logits.proj."),
 ]
+
+# Parameters of the selective scans of a map: VMamba (arXiv 2401.10166), whole names.
+SELECTIVE_SCAN_PARAMETERS = {
+    "x_proj_weight": "x_proj",
+    "dt_projs_weight": "dt_proj",
+    "dt_projs_bias": "dt_bias",
+    "A_logs": "A_log",
+    "Ds": "D",
+}

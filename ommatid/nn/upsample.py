@@ -24,6 +24,24 @@ class PixelShuffle(nn.PixelShuffle):
         return F.pixel_shuffle(features.permute(0, 3, 1, 2), self.upscale_factor).permute(0, 2, 3, 1)
 
 
+class PatchExpand(nn.Module):
+    """Each position becomes a square of positions: (B, H, W, C) -> (B, factor H, factor W, C_out).
+
+    From Swin-Unet (arXiv 2105.05537). Cost: H W C factor^2 C_out multiply-adds.
+    """
+
+    def __init__(self, dim: int, out_dim: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.expand = nn.Linear(dim, factor**2 * out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, rows, columns, _ = x.shape
+        squares = self.expand(x).view(batch, rows, columns, self.factor, self.factor, -1).transpose(2, 3)
+        return self.norm(squares.reshape(batch, rows * self.factor, columns * self.factor, -1))
+
+
 def pixel_shuffle_direct(dim: int, out_dim: int, scale: int) -> nn.Sequential:
     """One 3x3 convolution and one pixel shuffle: (B, H, W, C) -> (B, scale H, scale W, C_out).
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import Backbone, channels_last, classifier, doubling_strides
 from ommatid.models.config import Config, require, require_positive, require_stages
-from ommatid.models.names import SWIN_STAGE_NAMES
+from ommatid.models.names import SELECTIVE_SCAN_PARAMETERS, SWIN_STAGE_NAMES
 from ommatid.models.registry import register
 from ommatid.models.sizes import require_at_least
 from ommatid.nn.block import Block, pyramid, pyramid_stages
@@ -132,26 +132,18 @@ REFERENCE_NAMES = [
     *SWIN_STAGE_NAMES,
 ]
 
-SCAN_PARAMETERS = {
-    "x_proj_weight": "x_proj",
-    "dt_projs_weight": "dt_proj",
-    "dt_projs_bias": "dt_bias",
-    "A_logs": "A_log",
-    "Ds": "D",
-}
-
 
 def convert_reference(state: dict[str, Tensor], model: MSVMamba) -> dict[str, Tensor]:
     """Gives stacked parameter sets an axis of their own; the first set of a multi-scale block is its coarse one."""
     converted = {}
     for name, value in state.items():
         prefix, _, leaf = name.rpartition(".")
-        if leaf not in SCAN_PARAMETERS:
+        if leaf not in SELECTIVE_SCAN_PARAMETERS:
             converted[name] = value
             continue
         sets = len(state[f"{prefix}.x_proj_weight"])
         stacked = value.unflatten(0, (sets, -1)) if leaf in ("A_logs", "Ds") else value
-        ours = SCAN_PARAMETERS[leaf]
+        ours = SELECTIVE_SCAN_PARAMETERS[leaf]
         if f"{prefix}.conv2d_b1.weight" in state:
             converted[f"{prefix}.coarse_ssm.{ours}"] = stacked[:1]
             converted[f"{prefix}.fine_ssm.{ours}"] = stacked[1:]

@@ -25,6 +25,7 @@ from ommatid.nn.feedforward import MLP
 from ommatid.nn.init import init_linear_
 from ommatid.nn.mixers import WindowAttention
 from ommatid.nn.residual import stochastic_depth
+from ommatid.nn.upsample import PatchExpand
 from ommatid.ops.attention import attend
 from ommatid.ops.windows import window_and_shift
 
@@ -149,21 +150,6 @@ class AttSwinUNet(Segmenter):
     def classify(self, x: Tensor) -> Tensor:
         """(B, H / 4, W / 4, C) -> (B, H, W, K)."""
         return self.classifier(self.enlarge(self.norm(x)))
-
-
-class PatchExpand(nn.Module):
-    """Each position becomes a square of positions: (B, H, W, C) -> (B, factor H, factor W, C_out). Swin-Unet's."""
-
-    def __init__(self, dim: int, out_dim: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.expand = nn.Linear(dim, factor**2 * out_dim, bias=False)
-        self.norm = nn.LayerNorm(out_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, rows, columns, _ = x.shape
-        squares = self.expand(x).view(batch, rows, columns, self.factor, self.factor, -1).transpose(2, 3)
-        return self.norm(squares.reshape(batch, rows * self.factor, columns * self.factor, -1))
 
 
 class CrossContext(nn.Module):

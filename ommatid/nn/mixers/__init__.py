@@ -28,6 +28,7 @@ from ommatid.nn.mixers.masked_attention import MaskedAttention
 from ommatid.nn.mixers.max_pool import MaxPoolMixer
 from ommatid.nn.mixers.mix_shift import MixShift
 from ommatid.nn.mixers.multi_axis import multi_axis_gated_mlp, multi_axis_linear
+from ommatid.nn.mixers.multi_head_scan import MultiHeadScan
 from ommatid.nn.mixers.neighborhood import NeighborhoodAttention
 from ommatid.nn.mixers.overlapping_cross import OverlappingCrossAttention
 from ommatid.nn.mixers.polarized import ParallelPolarizedAttention, SequentialPolarizedAttention
@@ -89,6 +90,7 @@ __all__ = [
     "MaskedAttention",
     "MaxPoolMixer",
     "MixShift",
+    "MultiHeadScan",
     "NeighborhoodAttention",
     "OverlappingCrossAttention",
     "ParallelPolarizedAttention",
