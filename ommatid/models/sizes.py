@@ -14,12 +14,13 @@ from ommatid.models.config import require, require_positive
 class ImageSizes:
     """Which images a model takes: of sides that are multiples of `multiple` and at least `smallest`, or of one size.
 
-    Models that take others too say here what dense prediction pads images to.
+    Models that take others too say here what dense prediction pads images to. `square`: whether the sides are equal.
     """
 
     multiple: int = 1
     smallest: int = 1
     fixed: tuple[int, int] | None = None
+    square: bool = False
 
     def fitting(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
         """The smallest (height, width) that images of these sides can be padded to; multiples of `multiple` too.
@@ -33,7 +34,7 @@ class ImageSizes:
             return self.fixed
         step = math.lcm(self.multiple, multiple)
         rows, columns = (ceil_to_multiple(max(side, self.smallest), step) for side in (height, width))
-        return rows, columns
+        return (max(rows, columns),) * 2 if self.square else (rows, columns)
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
