@@ -49,6 +49,10 @@ class Residual(nn.Module):
         """What `forward` gives, where `inner` has been applied to the norm already."""
         return self.shortcut(x) + self.drop_path(self.scale(branch))
 
+    def branch(self, x: Tensor, *context: Any) -> Tensor:
+        """What `forward` adds to the shortcut."""
+        return self.drop_path(self.scale(self.inner(self.norm(x), *context)))
+
     def deploy_(self) -> None:
         self.fold_scale_()
         affine, input_layers = offline_affine(self.norm), getattr(self.inner, "input_layers", None)
