@@ -154,7 +154,7 @@ class MeanFirst(nn.Module):
 
 SIZES: dict[str, tuple[int, int]] = {"tiny": (256, 12), "small": (512, 12), "base": (768, 12), "large": (1024, 24)}
 """Widths and depths."""
-PUBLISHED = {16: {224: ("tiny", "small", "base", "large")}}
+PUBLISHED: dict[int, dict[int, tuple[str, ...]]] = {16: {224: ("tiny", "small", "base", "large")}}
 PUBLISHED[1] = {**PUBLISHED[16], 128: ("tiny", "small", "base"), 64: ("tiny", "small", "base")}
 """Which sizes there are, by patch and image."""
 

@@ -45,13 +45,13 @@ class SelfAttentionConv(nn.Module):
         window_padding((rows, columns), dilation)
         self.kernel_size, self.dilation, self.dropout = (rows, columns), dilation, dropout
         self.qkv = nn.Linear(dim, 3 * dim)
-        around = (rows // 2, columns // 2) if padding is None else padding
+        around = (rows // 2, columns // 2) if padding is None else (padding, padding)
+        self.smallest = (max(rows - 2 * around[0], 1), max(columns - 2 * around[1], 1))
         self.conv = Conv2d(dim, out_dim or dim, (rows, columns), stride=stride, padding=around, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        smallest = [side - 2 * int(around) for side, around in zip(self.kernel_size, self.conv.padding, strict=True)]
-        fits = all(length >= least for length, least in zip(x.shape[1:3], smallest, strict=True))
-        require_map(fits, x, f"at least {tuple(smallest)}, the kernel without its padding")
+        fits = x.shape[1] >= self.smallest[0] and x.shape[2] >= self.smallest[1]
+        require_map(fits, x, f"at least {self.smallest}, the kernel without its padding")
         query, key, value = self.project(x)
         weights = F.dropout(self.weigh(query, key), self.dropout, self.training)
         mixed = window_sums(weights, value, kernel_size=self.kernel_size, dilation=self.dilation)
