@@ -19,6 +19,23 @@ def rotate_by_position(x: Tensor, base: float = 10000.0) -> Tensor:
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
+def rotate_halves(x: Tensor, *, width: int | None = None, base: float = 10000.0) -> Tensor:
+    """Turns channel pair i, (i, i + w / 2), of token p by the angle p * base^(-2 i / w): (B, N, heads, d) -> the same.
+
+    Args:
+        x: queries or keys.
+        width: w, how many channels are turned, the first ones; even, and all of them where None.
+        base: of the frequencies.
+    """
+    turned, rest = x.split([width, x.shape[-1] - width], dim=-1) if width is not None else (x, x[..., :0])
+    pairs = turned.shape[-1] // 2
+    frequencies = base ** (-torch.arange(pairs, device=x.device) / max(pairs, 1))
+    angles = (torch.arange(x.shape[1], device=x.device)[:, None] * frequencies)[:, None]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = turned.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+
+
 def rotate_on_grid(x: Tensor, positions: Tensor, base: float = 100.0) -> Tensor:
     """Turns half of the channels by the row and half by the column: (B, N, heads, d) -> the same.
 

@@ -45,6 +45,7 @@ from ommatid.nn.mixers.simplified_linear import SimplifiedLinearAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.sliced_group import SlicedGroupAttention
 from ommatid.nn.mixers.softmax_free import SoftmaxFreeAttention
+from ommatid.nn.mixers.softplus_attention import SoftplusAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
 from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
@@ -107,6 +108,7 @@ __all__ = [
     "SingleHeadAttention",
     "SlicedGroupAttention",
     "SoftmaxFreeAttention",
+    "SoftplusAttention",
     "SpatialReductionAttention",
     "SpectralGate",
     "SubspaceAttention",
