@@ -31,6 +31,12 @@ def attend(
     return mixed.transpose(1, 2).flatten(2)
 
 
+def attend_causally(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None) -> Tensor:
+    """`attend` of N queries to as many keys, of which each sees those up to its own place."""
+    heads = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return F.scaled_dot_product_attention(*heads, is_causal=True, scale=scale).transpose(1, 2).flatten(2)
+
+
 def _fused_on_cpu(bias: Tensor, query: Tensor, value: Tensor) -> bool:
     """Whether to leave it to a CPU's fused kernel, which learns no bias and wants values as wide as queries.
 
