@@ -58,7 +58,15 @@ def attend_weighing(query: Tensor, key: Tensor, value: Tensor, *, scale: float |
         (B, N, heads * e), and (B, M): the weights of each key, averaged over heads and queries, in float32 and
         without gradient.
     """
+    mixed, weights = attend_weighing_pairs(query, key, value, scale=scale)
+    return mixed, weights.detach().float().mean((1, 2))
+
+
+def attend_weighing_pairs(
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """`attend`, and its weights: (B, N, heads * e), and (B, heads, N, M)."""
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
     weights = scores.softmax(-1)
-    return (weights @ value).transpose(1, 2).flatten(2), weights.detach().float().mean((1, 2))
+    return (weights @ value).transpose(1, 2).flatten(2), weights
