@@ -38,8 +38,8 @@ from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
 from ommatid.nn.mixers.recursive_generalization import RecursiveGeneralizationAttention
 from ommatid.nn.mixers.retention import Retention
 from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
-from ommatid.nn.mixers.self_attention_conv import SelfAttentionConv
 from ommatid.nn.mixers.selective_attention import SelectiveAttention
+from ommatid.nn.mixers.self_attention_conv import SelfAttentionConv
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
 from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
 from ommatid.nn.mixers.simplified_linear import SimplifiedLinearAttention
@@ -102,8 +102,8 @@ __all__ = [
     "RecursiveGeneralizationAttention",
     "Retention",
     "ScaleAwareModulation",
-    "SelfAttentionConv",
     "SelectiveAttention",
+    "SelfAttentionConv",
     "SequentialPolarizedAttention",
     "SigmoidAttention",
     "SimplifiedLinearAttention",
