@@ -103,16 +103,23 @@ class SwiGLU(nn.Module):
     """Linear layers with a product for an activation, W2 (SiLU(a) * b) with (a, b) = W1 x: (..., C) -> (..., C).
 
     "GLU Variants Improve Transformer" (arXiv 2002.05202). Cost: 3 r H W C^2 multiply-adds, with r = hidden / C.
+
+    Args:
+        dim: C.
+        hidden: width of a and of b.
+        bias: of the linear layers.
+        norm: of the product; none where None.
     """
 
-    def __init__(self, dim: int, hidden: int, *, bias: bool = False) -> None:
+    def __init__(self, dim: int, hidden: int, *, bias: bool = False, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, 2 * hidden, bias=bias)
+        self.norm = norm or nn.Identity()
         self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(F.silu(gate) * value)
+        return self.fc2(self.norm(F.silu(gate) * value))
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)

@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import depthwise_conv, depthwise_conv3d
@@ -32,6 +33,27 @@ class RelativePositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(down * across, heads))
         self.register_buffer("index", relative_index(window, keys), persistent=False)
         nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self) -> Tensor:
+        return of_every_pair(self.table, self.index)
+
+
+class ClassTokenPositionBias(nn.Module):
+    """A `RelativePositionBias` for a grid of patches behind a class token; () -> (heads, 1 + N, 1 + N).
+
+    The last three entries of its table are for the class token's view of patches, theirs of it, and its own of itself.
+    From BEiT (arXiv 2106.08254). Arguments as in `RelativePositionBias`.
+    """
+
+    def __init__(self, grid: tuple[int, int], heads: int) -> None:
+        super().__init__()
+        self.index: Tensor
+        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        index = F.pad(relative_index(grid), (1, 0, 1, 0), value=offsets)
+        index[:, 0] = offsets + 1
+        index[0, 0] = offsets + 2
+        self.table = nn.Parameter(torch.zeros(offsets + 3, heads))
+        self.register_buffer("index", index, persistent=False)
 
     def forward(self) -> Tensor:
         return of_every_pair(self.table, self.index)

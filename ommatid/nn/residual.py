@@ -78,6 +78,16 @@ class PostNormResidual(Residual):
         self.fold_scale_()
 
 
+class BranchNormResidual(Residual):
+    """A residual branch whose norm is behind `inner`, x + drop(scale * norm(inner(x))); arguments the same."""
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        return self.add(x, self.norm(self.inner(x, *context)))
+
+    def deploy_(self) -> None:
+        """Nothing folds through the norm."""
+
+
 class DropPath(nn.Module):
     """Stochastic depth per sample (arXiv 1603.09382): drops a whole branch in training, rescales the kept ones."""
 

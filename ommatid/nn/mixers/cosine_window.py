@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.position import log_spaced_bias
+from ommatid.nn.projection import UnbiasedKeyProjection
 
 
 def cosine_window_attention(
@@ -42,19 +43,6 @@ def cosine_window_attention(
         similarity=ScaledCosine(heads),
         bias=log_spaced_bias(window, heads, trained_window=trained),
     )
-
-
-class UnbiasedKeyProjection(nn.Linear):
-    """The joint query, key and value projection, with biases for queries and values: (..., C) -> (..., 3 C)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, 3 * dim, bias=False)
-        self.query_bias = nn.Parameter(torch.zeros(dim))
-        self.value_bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        return F.linear(x, self.weight, bias)
 
 
 class ScaledCosine(nn.Module):

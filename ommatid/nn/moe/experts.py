@@ -128,7 +128,7 @@ class StackedMixer(nn.Module):
 
 def stack(mixer: nn.Module, experts: int) -> nn.Module:
     """E copies of a channel mixer as experts, in the fastest form there is for its kind."""
-    if type(mixer) is MLP:
+    if type(mixer) is MLP and not list(mixer.act.parameters()):
         stacked: nn.Module = StackedMLP(
             experts,
             mixer.fc1.in_features,
@@ -137,7 +137,7 @@ def stack(mixer: nn.Module, experts: int) -> nn.Module:
             act=copy.deepcopy(mixer.act),
             bias=mixer.fc1.bias is not None,
         )
-    elif type(mixer) is SwiGLU:
+    elif type(mixer) is SwiGLU and not list(mixer.norm.parameters()):
         has_bias = mixer.fc1.bias is not None
         stacked = StackedSwiGLU(experts, mixer.fc1.in_features, mixer.fc2.in_features, bias=has_bias)
     else:
