@@ -1,0 +1,46 @@
+"""What is asked of hidden pixels: targets made of an image, and how far answers are from them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def locally_normed(image: Tensor, window: int) -> Tensor:
+    """(B, C, H, W), every pixel normed by mean and variance of the window around it, as far as that is in the image.
+
+    From the recipe of Swin Transformer V2 (arXiv 2111.09883). `window` is odd.
+    """
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, window, 1, window // 2, count_include_pad=False)
+
+    count = F.avg_pool2d(torch.ones_like(image[:1, :1]), window, 1, window // 2, divisor_override=1)
+    average = mean(image)
+    variance = (mean(image.square()) - average.square()) * count / (count - 1)
+    return (image - average) / (variance.clamp_min(0) + 1e-6).sqrt()
+
+
+def hidden_pixel_loss(answer: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean error per channel on hidden pixels: answer and target (B, C, H, W), hidden (B, 1, H, W) of 0 and 1 -> ()."""
+    error = (target - answer).abs() * hidden
+    return error.sum() / (hidden.sum() + 1e-5) / target.shape[1]
+
+
+def patchify(image: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, p p C): whole patches of p a side, row-major; values by row, column and channel."""
+    rows = image.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # (B, C, h, p, w, p)
+    return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def normed_patches(patches: Tensor) -> Tensor:
+    """Patches (..., D), each normed by mean and unbiased variance of its values. From MAE (arXiv 2111.06377)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def hidden_patch_loss(answer: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error of hidden patches: answer and target (B, N, D), hidden (B, N) booleans -> (); 0 for none."""
+    error = (answer - target).square().mean(-1)
+    return (error * hidden).sum() / (hidden.sum() + 1e-8)
