@@ -29,7 +29,7 @@ IBN_B: Kinds = ("b", "b", None, None)
 
 @dataclass(frozen=True, kw_only=True)
 class IBNNetConfig(Config):
-    """`dims` are the inner widths; a stage's map is 4 times as wide with bottlenecks.
+    """`dims` are the inner widths; a stage's map is 4 times as wide with bottlenecks. `stem_dim`: dims[0] where None.
 
     `ibn` says by stage where instance norm is: "a", in half of the first norm of every block; "b", after the sum of
     the last block, unless that is the only one (and, for the first stage, in the stem); None, nowhere.
@@ -40,6 +40,7 @@ class IBNNetConfig(Config):
     depths: tuple[int, ...] = (2, 2, 2, 2)
     ibn: Kinds = IBN_A
     pool_size: int = 7
+    stem_dim: int | None = None
 
     def check(self) -> None:
         require_stages(dims=self.dims, depths=self.depths, ibn=self.ibn)
@@ -47,6 +48,7 @@ class IBNNetConfig(Config):
         halves = all(dim > 0 and (kind != "a" or dim % 2 == 0) for dim, kind in zip(self.dims, self.ibn, strict=True))
         require(halves, "dims", self.dims, "positive integers, even where ibn is 'a'")
         require_positive(pool_size=self.pool_size)
+        require(self.stem_dim is None or self.stem_dim > 0, "stem_dim", self.stem_dim, "a positive integer, or None")
 
 
 @register("ibn_net", IBNNetConfig)
@@ -64,9 +66,10 @@ class IBNNet(Backbone):
         dims, expansion = config.dims, EXPANSION[config.block]
         self.channels, self.strides = tuple(expansion * dim for dim in dims), doubling_strides(4, len(dims))
         rates = stochastic_depth(config.drop_path_rate, config.depths)
-        stem_norm = InstanceNorm2d(dims[0]) if config.ibn[0] == "b" else None
-        self.stem = resnet_stem(config.in_channels, dims[0], norm=stem_norm)
-        in_dims = (dims[0], *self.channels)
+        stem_dim = config.stem_dim or dims[0]
+        stem_norm = InstanceNorm2d(stem_dim) if config.ibn[0] == "b" else None
+        self.stem = resnet_stem(config.in_channels, stem_dim, norm=stem_norm)
+        in_dims = (stem_dim, *self.channels)
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(ibn_block(config, in_dims[i : i + 2], i, j, drop_path=rate) for j, rate in enumerate(stage))
