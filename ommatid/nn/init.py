@@ -62,6 +62,20 @@ def init_normal_(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def init_xavier_uniform_(layer: nn.Module) -> None:
+    """Linear layers: Xavier-uniform weights, biases 0."""
+    if isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_joint_(layer: nn.Linear, parts: int) -> None:
+    """Xavier-uniform weights of several layers that are one, such as the projection to queries, keys and values."""
+    for weight in layer.weight.detach().chunk(parts):
+        nn.init.xavier_uniform_(weight)
+
+
 def init_norm_and_last_(layers: nn.Sequential) -> None:
     """For a network on tokens that begins with a layer norm: what it says about all of them starts the same."""
     norm, last = layers[0], layers[-1]

@@ -30,3 +30,22 @@ def waves(position: Tensor, dim: int) -> Tensor:
     channel = torch.arange(dim, device=position.device)
     phase = position[..., None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, phase.sin(), phase.cos())
+
+
+def sinusoids(length: int, dim: int) -> Tensor:
+    """(length, dim): sines, then cosines, of p * 10000^(-2 i / dim) for i from 0 to dim / 2; dim is even.
+
+    "Attention Is All You Need" (arXiv 1706.03762), its channels in another order.
+    """
+    frequencies = 10000 ** (-torch.arange(dim // 2, dtype=torch.float64, device="cpu") / (dim / 2))
+    angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+def grid_sinusoids(rows: int, columns: int, dim: int) -> Tensor:
+    """(rows, columns, dim): `sinusoids` of the column in the first half, of the row in the second; dim is 4 n.
+
+    From MAE (arXiv 2111.06377).
+    """
+    by_column, by_row = sinusoids(columns, dim // 2), sinusoids(rows, dim // 2)
+    return torch.cat([by_column.expand(rows, -1, -1), by_row[:, None].expand(-1, columns, -1)], dim=-1)

@@ -42,6 +42,15 @@ class PatchExpand(nn.Module):
         return self.norm(squares.reshape(batch, rows * self.factor, columns * self.factor, -1))
 
 
+class Doubled(nn.Module):
+    """Twice the size, bilinear, the outermost cells staying where they are: (B, H, W, C) -> (B, 2 H, 2 W, C)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        channels_first = features.permute(0, 3, 1, 2)
+        doubled = F.interpolate(channels_first, scale_factor=2, mode="bilinear", align_corners=True)
+        return doubled.permute(0, 2, 3, 1)
+
+
 def pixel_shuffle_direct(dim: int, out_dim: int, scale: int) -> nn.Sequential:
     """One 3x3 convolution and one pixel shuffle: (B, H, W, C) -> (B, scale H, scale W, C_out).
 

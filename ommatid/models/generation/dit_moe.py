@@ -23,6 +23,7 @@ from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import SwiGLU
 from ommatid.nn.mixers import Attention
 from ommatid.nn.moe import MoE, Routing, StackedSwiGLU, TopKRouter, any_choice_balance
+from ommatid.nn.sine_position import grid_sinusoids
 
 BALANCE_WEIGHT = 0.01
 FREQUENCIES = 128
@@ -83,8 +84,8 @@ class DiTMoE(Model):
     def __init__(self, config: DiTMoEConfig) -> None:
         super().__init__(config)
         self.patches = PatchEmbed(config.in_channels, config.dim, config.patch_size)
-        positions = grid_sinusoids(config.image_size // config.patch_size, config.dim)
-        self.position = nn.Parameter(positions, requires_grad=False)
+        side = config.image_size // config.patch_size
+        self.position = nn.Parameter(grid_sinusoids(side, side, config.dim).flatten(0, 1)[None], requires_grad=False)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
         self.label = nn.Embedding(config.num_classes + bool(config.class_dropout_prob), config.dim)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
@@ -172,15 +173,6 @@ def time_sinusoids(time: Tensor) -> Tensor:
     frequencies = torch.exp(-math.log(10000) / FREQUENCIES * torch.arange(FREQUENCIES, device=time.device))
     angles = time.float().unsqueeze(-1) * frequencies
     return torch.cat([angles.cos(), angles.sin()], -1)
-
-
-def grid_sinusoids(side: int, dim: int) -> Tensor:
-    """(1, side * side, dim): sines and cosines of the column in the first half, of the row in the second."""
-    omega = 10000 ** (-torch.arange(dim // 4, dtype=torch.float64, device="cpu") / (dim / 4))
-    angles = torch.arange(side, dtype=torch.float64, device="cpu")[:, None] * omega
-    along = torch.cat([angles.sin(), angles.cos()], -1)
-    by_column, by_row = along.expand(side, -1, -1), along.unsqueeze(1).expand(-1, side, -1)
-    return torch.cat([by_column, by_row], -1).flatten(0, 1).unsqueeze(0).float()
 
 
 def init_xavier_(layer: nn.Module) -> None:
