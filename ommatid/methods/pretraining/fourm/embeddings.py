@@ -54,7 +54,7 @@ class ModalityEmbedding(nn.Module):
 
     def __init__(self, modality: Modality, dim: int, grid: tuple[int, int], patch_size: int) -> None:
         super().__init__()
-        self.patch_size, self.type = patch_size, modality.type
+        self.modality, self.patch_size = modality, patch_size
         self.places: Tensor
         self.kind = nn.Parameter(torch.zeros(1, 1, dim))
         self.content: nn.Module
@@ -72,11 +72,11 @@ class ModalityEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Contents."""
-        return self.content(patchify(values, self.patch_size) if self.type == "pixels" else values)
+        return self.content(patchify(values, self.patch_size) if self.modality.type == "pixels" else values)
 
     def where(self, used: Tensor) -> Tensor:
         """Places and kind of tokens (B, N) of which only some are used. Those of a sequence are counted."""
-        if self.type != "sequence":
+        if self.modality.type != "sequence":
             return (self.places + self.kind).expand(len(used), -1, -1)
         place = (used.cumsum(1) - 1).clamp_min(0)
         place = place.masked_fill(place >= len(self.places), 0)
