@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ommatid.ops.rotary import GridRotation, grid_positions, grid_rotation, rotate_halves, rotate_neighbours
+from ommatid.ops.rotary import GridRotation, grid_positions, grid_rotation, rotate_grid_halves, rotate_grid_neighbours
 
 Rotate = Callable[[Tensor, GridRotation], Tensor]
 
 
-@pytest.mark.parametrize("rotate", [rotate_halves, rotate_neighbours])
+@pytest.mark.parametrize("rotate", [rotate_grid_halves, rotate_grid_neighbours])
 def test_only_differences_of_positions_count(rotate: Rotate) -> None:
     query, key = torch.randn(2, 6, 3, 8), torch.randn(2, 6, 3, 8)
     positions = grid_positions(2, 3)
@@ -26,7 +26,7 @@ def test_only_differences_of_positions_count(rotate: Rotate) -> None:
     assert not torch.allclose(scores(2 * positions), scores(positions), atol=1e-2)
 
 
-@pytest.mark.parametrize("rotate", [rotate_halves, rotate_neighbours])
+@pytest.mark.parametrize("rotate", [rotate_grid_halves, rotate_grid_neighbours])
 def test_lengths_stay(rotate: Rotate) -> None:
     x = torch.randn(2, 6, 3, 8)
     rotated = rotate(x, grid_rotation(grid_positions(2, 3), 8, 100.0))

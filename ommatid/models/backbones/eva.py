@@ -30,7 +30,7 @@ from ommatid.nn.projection import UnbiasedKeyProjection
 from ommatid.nn.residual import BranchNormResidual, PostNormResidual, Residual, stochastic_depth
 from ommatid.nn.token_attention import TokenAttention
 from ommatid.nn.tokens import ClassToken, resample_sequence, sequence_on_grid
-from ommatid.ops.rotary import GridRotation, grid_positions, grid_rotation, rotate_neighbours
+from ommatid.ops.rotary import GridRotation, grid_positions, grid_rotation, rotate_grid_neighbours
 
 ROTARY_BASE = 10000.0
 HEAD_SCALE = 0.001
@@ -136,7 +136,7 @@ class EVA(Backbone):
         tokens = self.class_token(patches.flatten(1, 2))
         if self.position is not None:
             tokens = tokens + resample_sequence(self.position, fixed, grid)
-        turn = partial(rotate_neighbours, rotation=self.rotation(grid)) if self.config.rope else None
+        turn = partial(rotate_grid_neighbours, rotation=self.rotation(grid)) if self.config.rope else None
         biases = [bias() for bias in self.biases]
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, turn, biases[index % len(biases)] if biases else None)
@@ -262,7 +262,7 @@ class RotaryPositions(Procedure):
         grid = pair(self.config.grid)
         size = pair(self.config.rope_grid or self.config.grid) if self.config.rope_interpolate else grid
         rotation = grid_rotation(scaled_positions(grid, size), x.shape[-1], ROTARY_BASE)
-        return {"y": rotate_neighbours(x.transpose(1, 2), rotation).transpose(1, 2)}
+        return {"y": rotate_grid_neighbours(x.transpose(1, 2), rotation).transpose(1, 2)}
 
 
 FINE_TUNED = EVAConfig(image_size=336, rope_grid=16)
