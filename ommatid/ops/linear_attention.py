@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ommatid.ops.retention import retention_chunkwise
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -35,6 +38,41 @@ def linear_attention_reference(query: Tensor, key: Tensor, value: Tensor, *, eps
     scores = torch.einsum("bnhd,bmhd->bhnm", query, key)
     weights = scores / (scores.sum(-1, keepdim=True) + eps)
     return torch.einsum("bhnm,bmhd->bnhd", weights, value).flatten(2)
+
+
+def causal_linear_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    state: Tensor | None = None,
+    chunk_size: int = 64,
+    eps: float = 1e-12,
+) -> tuple[Tensor, Tensor]:
+    """sum over j <= i of (q_i . k_j) v_j / (q_i . sum over j <= i of k_j + eps), for q . k that are not negative.
+
+    Retention that forgets nothing, of values with a 1 for the divisor beside them. Computed in float32 (float64 for
+    float64 inputs), also under autocast. Cost: N d (2 e + chunk) multiply-adds for each head.
+
+    Args:
+        query, key: (B, N, heads, d). value: (B, N, heads, e).
+        state: what earlier tokens left, (B, heads, d, e + 1): sums of k v^T and, in the last column, of k.
+        chunk_size: tokens of a chunk. The result does not depend on it.
+        eps: keeps the division finite.
+
+    Returns:
+        (B, N, heads, e), and the state after the last token.
+    """
+    precise = value.to(torch.promote_types(value.dtype, torch.float32))
+    sums, state = retention_chunkwise(
+        query,
+        key,
+        F.pad(precise, (0, 1), value=1.0),
+        query.new_zeros(query.shape[2]),
+        state=state,
+        chunk_size=chunk_size,
+    )
+    return (sums[..., :-1] / (sums[..., -1:] + eps)).to(value.dtype), state
 
 
 def injective_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None) -> Tensor:

@@ -41,10 +41,12 @@ from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
 from ommatid.nn.mixers.selective_attention import SelectiveAttention
 from ommatid.nn.mixers.self_attention_conv import SelfAttentionConv
 from ommatid.nn.mixers.self_guided import GuidedAttention, GuidingAttention
+from ommatid.nn.mixers.short_conv import GatedShortConv
 from ommatid.nn.mixers.sigmoid_attention import SigmoidAttention
 from ommatid.nn.mixers.simplified_linear import SimplifiedLinearAttention
 from ommatid.nn.mixers.single_head import SingleHeadAttention
 from ommatid.nn.mixers.sliced_group import SlicedGroupAttention
+from ommatid.nn.mixers.sliding_window import SlidingWindowAttention
 from ommatid.nn.mixers.softmax_free import SoftmaxFreeAttention
 from ommatid.nn.mixers.softplus_attention import SoftplusAttention
 from ommatid.nn.mixers.spatial_reduction import SpatialReductionAttention
@@ -52,6 +54,7 @@ from ommatid.nn.mixers.spectral_gate import SpectralGate
 from ommatid.nn.mixers.ss2d import SS2D
 from ommatid.nn.mixers.subspace import SubspaceAttention
 from ommatid.nn.mixers.super_token import SuperTokenAttention
+from ommatid.nn.mixers.taylor import TaylorAttention
 from ommatid.nn.mixers.token_linear import TokenLinear
 from ommatid.nn.mixers.token_mlp import TokenMLP
 from ommatid.nn.mixers.transposed import TransposedAttention
@@ -75,6 +78,7 @@ __all__ = [
     "FactorizationAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
+    "GatedShortConv",
     "GatedTokenMLP",
     "GlobalLocalFilter",
     "Gridded",
@@ -109,12 +113,14 @@ __all__ = [
     "SimplifiedLinearAttention",
     "SingleHeadAttention",
     "SlicedGroupAttention",
+    "SlidingWindowAttention",
     "SoftmaxFreeAttention",
     "SoftplusAttention",
     "SpatialReductionAttention",
     "SpectralGate",
     "SubspaceAttention",
     "SuperTokenAttention",
+    "TaylorAttention",
     "TokenLinear",
     "TokenMLP",
     "TransposedAttention",
