@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm, depthwise_conv
@@ -99,27 +98,43 @@ class BatchNormMLP(nn.Module):
         scale_output_(self.fc2.conv, scale)
 
 
-class SwiGLU(nn.Module):
-    """Linear layers with a product for an activation, W2 (SiLU(a) * b) with (a, b) = W1 x: (..., C) -> (..., C).
+class GLU(nn.Module):
+    """Linear layers with a gate between, W2 (act(a) * b) with (a, b) = W1 x: (..., C) -> (..., C).
 
     "GLU Variants Improve Transformer" (arXiv 2002.05202). Cost: 3 r H W C^2 multiply-adds, with r = hidden / C.
 
     Args:
         dim: C.
         hidden: width of a and of b.
+        act: of a.
         bias: of the linear layers.
         norm: of the product; none where None.
     """
 
-    def __init__(self, dim: int, hidden: int, *, bias: bool = False, norm: nn.Module | None = None) -> None:
+    def __init__(
+        self, dim: int, hidden: int, *, act: nn.Module, bias: bool = False, norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, 2 * hidden, bias=bias)
+        self.act = act
         self.norm = norm or nn.Identity()
         self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(self.norm(F.silu(gate) * value))
+        return self.fc2(self.norm(self.act(gate) * value))
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.fc2, scale)
+
+
+class SwiGLU(GLU):
+    """A gated linear unit with SiLU: (..., C) -> (..., C).
+
+    "GLU Variants Improve Transformer" (arXiv 2002.05202). Cost: 3 r H W C^2 multiply-adds, with r = hidden / C.
+
+    Args: as `GLU`.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, bias: bool = False, norm: nn.Module | None = None) -> None:
+        super().__init__(dim, hidden, act=nn.SiLU(), bias=bias, norm=norm)

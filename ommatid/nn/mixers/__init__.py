@@ -22,6 +22,7 @@ from ommatid.nn.mixers.hilo import HiLoAttention
 from ommatid.nn.mixers.injective_linear import InjectiveLinearAttention
 from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
+from ommatid.nn.mixers.lightning import GatedLightningAttention, LightningAttention
 from ommatid.nn.mixers.long_short import LongShortAttention
 from ommatid.nn.mixers.lowtention import Lowtention
 from ommatid.nn.mixers.masked_attention import MaskedAttention
@@ -76,6 +77,7 @@ __all__ = [
     "DynamicConv",
     "EfficientModulation",
     "FactorizationAttention",
+    "GatedLightningAttention",
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "GatedShortConv",
@@ -91,6 +93,7 @@ __all__ = [
     "LargeKernelAttention",
     "LargeSmallConv",
     "LengthScaledAttention",
+    "LightningAttention",
     "LongShortAttention",
     "Lowtention",
     "MaskedAttention",
