@@ -15,6 +15,7 @@ from ommatid.nn.mixers.factorization import FactorizationAttention
 from ommatid.nn.mixers.gated_linear_attention import GatedLinearAttention
 from ommatid.nn.mixers.gated_positional import GatedPositionalAttention
 from ommatid.nn.mixers.gated_token_mlp import GatedTokenMLP
+from ommatid.nn.mixers.global_conv import structured_global_conv
 from ommatid.nn.mixers.global_local import GlobalLocalFilter
 from ommatid.nn.mixers.halo import HaloAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
@@ -134,4 +135,5 @@ __all__ = [
     "cosine_window_attention",
     "multi_axis_gated_mlp",
     "multi_axis_linear",
+    "structured_global_conv",
 ]

@@ -61,6 +61,7 @@ MIXERS: dict[str, Rule] = {
     "window_size": window(7),
     "kernel_size": odd_window(7),
     "size": lambda place, values: place.size,
+    "max_length": lambda place, values: place.size[0] * place.size[1],
     "pretrain_size": lambda place, values: (max(place.size[0], 2), max(place.size[1], 2)),
     "window": lambda place, values: (min(7, max(place.size)),) * 2,
     "grid": lambda place, values: place.size,

@@ -39,6 +39,7 @@ def arguments(name: str) -> dict[str, Any]:
         "kernel_sizes": (7, 5, 3, 3),
         "key_dim": 16,
         "levels": 2,
+        "max_length": SIZE[0] * SIZE[1],
         "mixer": Attention(64, 4),
         "mlp_dim": 64,
         "order": 3,
