@@ -19,3 +19,9 @@ def require_map(fits: bool, features: Tensor, allowed: str) -> None:
     if not fits:
         size = (features.shape[1], features.shape[2])
         raise ValueError(f"map size = {size} is not possible: allowed is {allowed}")
+
+
+def require_length(fits: bool, length: int, allowed: str) -> None:
+    """Raises the ValueError that names the length of a sequence and what is allowed, unless it `fits`."""
+    if not fits:
+        raise ValueError(f"sequence length = {length} is not possible: allowed is {allowed}")

@@ -20,6 +20,7 @@ from ommatid.nn.mixers.global_local import GlobalLocalFilter
 from ommatid.nn.mixers.halo import HaloAttention
 from ommatid.nn.mixers.high_low_conv import HighLowConv
 from ommatid.nn.mixers.hilo import HiLoAttention
+from ommatid.nn.mixers.hyena import Hyena2d
 from ommatid.nn.mixers.injective_linear import InjectiveLinearAttention
 from ommatid.nn.mixers.large_kernel import LargeKernelAttention
 from ommatid.nn.mixers.large_small import LargeSmallConv
@@ -90,6 +91,7 @@ __all__ = [
     "HaloAttention",
     "HiLoAttention",
     "HighLowConv",
+    "Hyena2d",
     "InjectiveLinearAttention",
     "LargeKernelAttention",
     "LargeSmallConv",
