@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ommatid.ops.precision import precise
+
 
 def long_conv(x: Tensor, kernel: Tensor) -> Tensor:
     """y[i] = sum_j kernel[j] x[i - j] over 0 <= j <= i, along the last axis.
@@ -30,11 +32,10 @@ def long_conv2d(x: Tensor, kernel: Tensor) -> Tensor:
 
 def _padded_conv(x: Tensor, kernel: Tensor, axes: Sequence[int]) -> Tensor:
     """A circular convolution with as many zeros behind each axis as it has entries, cut off again."""
-    precision = torch.promote_types(x.dtype, torch.float32)
     lengths = [x.shape[axis] for axis in axes]
     doubled = [2 * length for length in lengths]
-    spectrum = torch.fft.rfftn(x.to(precision), s=doubled, dim=axes)
-    gain = torch.fft.rfftn(kernel.to(precision), s=doubled, dim=axes)
+    spectrum = torch.fft.rfftn(precise(x), s=doubled, dim=axes)
+    gain = torch.fft.rfftn(precise(kernel), s=doubled, dim=axes)
     convolved = torch.fft.irfftn(spectrum * gain, s=doubled, dim=axes)
     for axis, length in zip(axes, lengths, strict=True):
         convolved = convolved.narrow(axis, 0, length)

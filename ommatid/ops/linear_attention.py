@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ommatid.ops.precision import precise
 from ommatid.ops.retention import retention_chunkwise
 
 
@@ -63,11 +64,10 @@ def causal_linear_attention(
     Returns:
         (B, N, heads, e), and the state after the last token.
     """
-    precise = value.to(torch.promote_types(value.dtype, torch.float32))
     sums, state = retention_chunkwise(
         query,
         key,
-        F.pad(precise, (0, 1), value=1.0),
+        F.pad(precise(value), (0, 1), value=1.0),
         query.new_zeros(query.shape[2]),
         state=state,
         chunk_size=chunk_size,

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ommatid.ops.precision import precise
+
 
 def taylor_features(x: Tensor) -> Tensor:
     """phi with phi(q) . phi(k) = 1 + s + s^2 / 2 for s = q . k / sqrt(d): (..., d) -> (..., 1 + d + d^2).
@@ -14,7 +16,7 @@ def taylor_features(x: Tensor) -> Tensor:
     As s grows this follows exp(s) less and less, but it is never below 1/2: weights made of it stay positive. From
     Based (arXiv 2402.18668). In float32 at least: squares of half precision are too coarse.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = precise(x)
     width = x.shape[-1]
     squares = (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2) * (2 * width) ** -0.5
     return torch.cat([torch.ones_like(x[..., :1]), x / math.sqrt(math.sqrt(width)), squares], dim=-1)

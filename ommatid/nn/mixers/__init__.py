@@ -1,5 +1,6 @@
 """Token mixers: one file per idea, all (B, H, W, C) -> (B, H, W, C)."""
 
+from ommatid.nn.mixers.adaptive_global_conv import AdaptiveGlobalConv
 from ommatid.nn.mixers.aggregated import AggregatedAttention, LengthScaledAttention
 from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.bi_level_routing import BiLevelRoutingAttention
@@ -68,6 +69,7 @@ from ommatid.nn.mixers.windowed import Gridded, Windowed
 
 __all__ = [
     "SS2D",
+    "AdaptiveGlobalConv",
     "AggregatedAttention",
     "Attention",
     "BiLevelRoutingAttention",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ommatid.nn.deploy import scale_output_
 from ommatid.ops.alibi import alibi_slopes
+from ommatid.ops.precision import precise
 from ommatid.ops.retention import retention_chunkwise
 
 SimpleRMSNorm = partial(nn.RMSNorm, eps=1e-6, elementwise_affine=False)
@@ -55,6 +56,7 @@ class LightningAttention(nn.Module):
 class GatedLightningAttention(nn.Module):
     """The same with a plain product for a gate, as in TransNormerLLM (arXiv 2307.14995): (B, ..., C) -> (B, ..., C).
 
+    Nothing divides the sums, so half precision would lose them before they are normed: they are made in float32.
     Queries and keys go through SiLU, values and the gate do not; the norm has no parameters. Positions are read row by
     row. Cost for d = hidden / heads: 5 H W C hidden + 2 H W (64 + d) hidden multiply-adds; twice the latter with
     rotary positions.
@@ -114,11 +116,6 @@ class LearnedRotary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         angles = torch.arange(x.shape[1], device=x.device)[:, None, None] * self.theta
         return torch.cat([x * angles.cos().to(x.dtype), x * angles.sin().to(x.dtype)], dim=-1)
-
-
-def precise(x: Tensor) -> Tensor:
-    """In float32 at least: nothing divides the sums, so half precision would lose them before they are normed."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def layer_slope_scale(layer: int, depth: int) -> float:
