@@ -6,6 +6,7 @@ from ommatid.nn.mixers.attention import Attention
 from ommatid.nn.mixers.bi_level_routing import BiLevelRoutingAttention
 from ommatid.nn.mixers.cascaded_group import CascadedGroupAttention
 from ommatid.nn.mixers.channel_attention import ChannelAttention
+from ommatid.nn.mixers.combiner import combiner_attention
 from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
@@ -136,6 +137,7 @@ __all__ = [
     "WindowAttention",
     "WindowMLP",
     "Windowed",
+    "combiner_attention",
     "cosine_window_attention",
     "multi_axis_gated_mlp",
     "multi_axis_linear",
