@@ -42,6 +42,7 @@ from ommatid.nn.mixers.rectangle_window import RectangleWindowAttention
 from ommatid.nn.mixers.recursive_gated import RecursiveGatedConv
 from ommatid.nn.mixers.recursive_generalization import RecursiveGeneralizationAttention
 from ommatid.nn.mixers.retention import Retention
+from ommatid.nn.mixers.routing import RoutingAttention
 from ommatid.nn.mixers.scale_aware import ScaleAwareModulation
 from ommatid.nn.mixers.selective_attention import SelectiveAttention
 from ommatid.nn.mixers.self_attention_conv import SelfAttentionConv
@@ -114,6 +115,7 @@ __all__ = [
     "RecursiveGatedConv",
     "RecursiveGeneralizationAttention",
     "Retention",
+    "RoutingAttention",
     "ScaleAwareModulation",
     "SelectiveAttention",
     "SelfAttentionConv",
