@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.ops.refusal import require_length
-
 
 def position_features(length: int, width: int) -> Tensor:
     """(length, width): the relative position t in [0, 1], then cosines and then minus sines of as many frequencies.
@@ -63,11 +61,13 @@ class SineMLP(nn.Module):
 
 
 class ImplicitKernel(nn.Module):
-    """One kernel for each channel, up to `max_length` tokens long, that fades with the distance.
+    """One kernel for each channel, that fades with the distance.
+
+    Shorter sequences have the first of the positions, longer ones as many as they need between the first and the last.
 
     Args:
         dim: C.
-        max_length: L, tokens.
+        max_length: L, tokens that positions are made for.
         position_dim: width of the positions; odd, at least 3. They are learned, from `position_features` on.
         hidden, inner_layers: of the network.
         frequency: of its sines at the start.
@@ -80,11 +80,12 @@ class ImplicitKernel(nn.Module):
         self.positions = nn.Parameter(position_features(max_length, position_dim))
         self.frequency = nn.Parameter(torch.full((hidden,), frequency))
         self.network = SineMLP(position_dim, hidden, dim, inner_layers)
-        self.window: Tensor
-        fading = torch.linspace(0, 1, max_length)[:, None] * decay_rates(dim).abs()
-        self.register_buffer("window", torch.exp(-fading), persistent=False)
+        self.rates: Tensor
+        self.register_buffer("rates", decay_rates(dim), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        """(C, length). Raises ValueError for more tokens than there are positions."""
-        require_length(length <= len(self.positions), length, f"up to {len(self.positions)}, as many as have positions")
-        return (self.network(self.positions[:length], self.frequency) * self.window[:length]).T
+        """(C, length)."""
+        whole = max(length, len(self.positions))
+        positions = resampled(self.positions, whole)[:length]
+        steps = torch.linspace(0, 1, whole, device=positions.device)[:length, None]
+        return (self.network(positions, self.frequency) * torch.exp(-steps * self.rates.abs())).T

@@ -130,6 +130,9 @@ class MapWindow(nn.Module):
         super().__init__()
         self.whole_steps = whole_steps
         self.power = 0.5 if sqrt_decay else 1.0
+        self.rows: Tensor
+        self.columns: Tensor | None
+        self.shift: Tensor | None
         for name, value in (("rows", rows), ("columns", columns), ("shift", shift)):
             if value is None or isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)

@@ -53,9 +53,9 @@ def clustered_attention(
             for slots, x in zip(memory, (keys, values), strict=True)
         )
         bias = None if bias is None else F.pad(bias, (memory[0].shape[2], 0))
-    mixed = F.scaled_dot_product_attention(
-        *(x.flatten(1, 2) for x in (queries, keys, values)), attn_mask=None if bias is None else bias.flatten(1, 2)
-    )
+    queries, keys, values = (x.flatten(1, 2) for x in (queries, keys, values))
+    bias = None if bias is None else bias.flatten(1, 2)
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     mixed = mixed.unflatten(1, query_members.shape[1:3]).flatten(2, 3)
     sums = torch.zeros_like(query).scatter_add(2, places, mixed.to(query.dtype))
     counts = torch.zeros_like(query).scatter_add(2, places, torch.ones_like(mixed, dtype=query.dtype))
@@ -86,10 +86,9 @@ def local_attention(
     if valid is not None:
         allowed = allowed & (valid[:, own] & valid[:, seen.clamp(min=0)])
     bias, heads = _penalty(allowed, queries), query.shape[1]
-    mixed = F.scaled_dot_product_attention(
-        *(x.flatten(0, 1) for x in (queries, keys, values)),
-        attn_mask=bias.unsqueeze(0) if valid is None else bias.repeat_interleave(heads, dim=0),
-    )
+    bias = bias.unsqueeze(0) if valid is None else bias.repeat_interleave(heads, dim=0)
+    queries, keys, values = (x.flatten(0, 1) for x in (queries, keys, values))
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     return mixed.unflatten(0, (-1, heads)).flatten(2, 3)
 
 

@@ -124,8 +124,8 @@ def logarithmic_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     for level in range(math.ceil(math.log2(length - 1)) if length > 1 else 0):
         span = 2**level
         whole = length - length % span
-        blocks = (x[:, :, :whole].unflatten(2, (-1, span)) for x in (query, key, value))
-        block_key, block_value = group_summaries(*blocks, lambda x: x.amax(-2))
+        queries, members, parts = (x[:, :, :whole].unflatten(2, (-1, span)) for x in (query, key, value))
+        block_key, block_value = group_summaries(queries, members, parts, lambda x: x.amax(-2))
         number = positions // span
         before = (number - 1).clamp(min=0)
         keys.append(block_key[:, :, before])

@@ -15,6 +15,7 @@ from ommatid.models.model import Model
 from ommatid.models.registry import register
 from ommatid.nn.implicit_filter import position_features
 from ommatid.nn.mixers import AdaptiveGlobalConv
+from ommatid.ops.refusal import require_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,8 @@ class Orchid(Model):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
+        length, longest = tokens.shape[1], self.config.max_length
+        require_length(length <= longest, length, f"up to {longest}, max_length")
         return self.mixer(tokens)
 
 

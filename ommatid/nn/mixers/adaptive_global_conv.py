@@ -48,7 +48,7 @@ class AdaptiveGlobalConv(nn.Module):
 
     Args:
         dim: C.
-        max_length: tokens that there may be at most.
+        max_length: tokens that the static kernel's positions are made for; longer sequences stretch them.
         filter_dim, position_dim, inner_layers, frequency_init: of the static kernel; see `ImplicitKernel`.
         short_kernel: K, tokens.
         transform: "fft" divides by the number of tokens on the way there, "fft_ortho" by its root both ways; "dct".
@@ -57,9 +57,6 @@ class AdaptiveGlobalConv(nn.Module):
         frequency_conv: a convolution over frequencies in "correlation"; "absolute" always has it.
         conditioning_kernel: tokens, or frequencies, of the convolutions that make the kernel; odd.
         residual_conv: a second, static convolution of the layer's own input is added.
-
-    Raises:
-        ValueError: in the forward pass, more tokens than `max_length`.
     """
 
     def __init__(

@@ -112,8 +112,8 @@ class LocalHeads(nn.Module):
         length = tokens.shape[1]
         require_length(length % self.window_size == 0, length, f"multiples of local windows ({self.window_size})")
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        heads = (x.transpose(1, 2) for x in (rotate_halves(query), rotate_halves(key), value))
-        return local_attention(*heads, self.window_size, causal=self.causal, valid=valid)
+        query, key, value = (x.transpose(1, 2) for x in (rotate_halves(query), rotate_halves(key), value))
+        return local_attention(query, key, value, self.window_size, causal=self.causal, valid=valid)
 
 
 class RoutedHeads(nn.Module):

@@ -21,12 +21,13 @@ def test_static_convolution_goes_around(transform: str, divisor: float) -> None:
 @pytest.mark.parametrize("options", [{}, {"conditioning": "correlation"}])
 def test_every_transform_takes_every_kernel(transform: str, options: dict) -> None:
     mixer = AdaptiveGlobalConv(4, 30, position_dim=3, transform=transform, **options)
-    for length in (1, 2, 29):
+    for length in (1, 2, 29, 40):
         mixed = mixer(torch.randn(2, length, 4))
         assert mixed.shape == (2, length, 4)
         assert torch.isfinite(mixed).all()
 
 
-def test_more_tokens_than_positions_are_refused() -> None:
-    with pytest.raises(ValueError, match="sequence length = 12 is not possible: allowed is up to 9"):
-        AdaptiveGlobalConv(4, 9)(torch.randn(1, 3, 4, 4))
+def test_shorter_kernels_are_cut_and_longer_ones_stretched() -> None:
+    kernel = StaticConv(DIM, 9, position_dim=5, hidden=6, inner_layers=1, frequency=1.0).kernel
+    torch.testing.assert_close(kernel(4), kernel(9)[:, :4])
+    torch.testing.assert_close(kernel(17)[:, ::2], kernel(9))
