@@ -34,7 +34,7 @@ def leaky_integrate_and_fire(
     Args:
         current: x, of any shape.
         threshold: voltage from which on a neuron fires.
-        tau: time constant in steps, 1 (no memory) or more.
+        tau: time constant in steps; 1 is no memory.
         alpha: steepness of the slope.
         axis: of the steps.
         voltage: v before the first step, without that axis; 0 where None.
