@@ -49,3 +49,30 @@ def grid_sinusoids(rows: int, columns: int, dim: int) -> Tensor:
     """
     by_column, by_row = sinusoids(columns, dim // 2), sinusoids(rows, dim // 2)
     return torch.cat([by_column.expand(rows, -1, -1), by_row[:, None].expand(-1, columns, -1)], dim=-1)
+
+
+def split_waves(position: Tensor, dim: int) -> Tensor:
+    """(...) -> (..., dim): `waves` with all sines first, then all cosines."""
+    code = waves(position, dim)
+    return torch.cat([code[..., 0::2], code[..., 1::2]], -1)
+
+
+def spread_waves(length: int, dim: int, span: float = 1000.0) -> Tensor:
+    """(length, dim): `split_waves` of positions spread evenly from 0 to `span`.
+
+    Raises:
+        ValueError: there is one position only, which has no place between the two.
+    """
+    if length < 2:
+        raise ValueError(f"{length} position is not possible: allowed is 2 or more to spread")
+    return split_waves(torch.arange(length) / (length - 1) * span, dim)
+
+
+def spread_waves_2d(rows: int, columns: int, dim: int, span: float = 1000.0) -> Tensor:
+    """(rows * columns, dim): `spread_waves` of the row in the first half of the channels, of the column in the second.
+
+    Raises:
+        ValueError: a single row or column.
+    """
+    row, column = spread_waves(rows, dim // 2, span), spread_waves(columns, dim - dim // 2, span)
+    return torch.cat([row[:, None].expand(-1, columns, -1), column.expand(rows, -1, -1)], -1).flatten(0, 1)
