@@ -124,6 +124,20 @@ class Encoder(nn.Module):
         return self
 
 
+def backbone_of(name: str, channels: tuple[int, ...]) -> Backbone:
+    """A registered image classifier without its classifier, for a decoder that takes maps of these widths.
+
+    Raises:
+        ValueError: there is no such classifier, or its maps have other widths.
+    """
+    family, config = find(name)
+    require(is_classifier(family, config), "backbone", name, "an image classifier (`ommatid models`)")
+    backbone = family.build(config.replace(num_classes=0))
+    assert isinstance(backbone, Backbone)
+    require(backbone.channels == channels, "in_dims", channels, f"{backbone.channels}, of the backbone")
+    return backbone
+
+
 def coarsest_stride(backbone: Backbone) -> int:
     """The power of two nearest to the coarsest stride of a backbone, at least 32."""
     return max(COARSEST, 2 ** round(math.log2(max(backbone.strides))))

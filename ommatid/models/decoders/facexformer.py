@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ommatid.models.backbone import Backbone, channels_last
+from ommatid.models.backbone import channels_last
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive
+from ommatid.models.decoders.encoder import backbone_of
 from ommatid.models.decoders.masked_attention import perceptron
 from ommatid.models.model import Model
-from ommatid.models.registry import find, is_classifier, register, register_part
+from ommatid.models.registry import register, register_part
 from ommatid.nn.conv import ConvTranspose2d
 from ommatid.nn.fourier_position import RandomFourierPosition
 from ommatid.nn.norm import LayerNorm
@@ -164,12 +165,7 @@ class FaceXFormer(Model):
 
     def __init__(self, config: FaceXFormerConfig) -> None:
         super().__init__(config)
-        family, found = find(config.backbone)
-        require(is_classifier(family, found), "backbone", config.backbone, "an image classifier (`ommatid models`)")
-        backbone = family.build(found.replace(num_classes=0))
-        assert isinstance(backbone, Backbone)
-        require(backbone.channels == config.in_dims, "in_dims", config.in_dims, f"{backbone.channels}, of the backbone")
-        self.backbone, self.decoder = backbone, FaceXDecoder(config)
+        self.backbone, self.decoder = backbone_of(config.backbone, config.in_dims), FaceXDecoder(config)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return self.decoder.answers(self.decoder.read(self.backbone.maps(image)))
