@@ -115,7 +115,7 @@ def textured_image(
     coloured = codec.encode(torch.stack([coral(noise.to(picture), picture) for picture in resized]))
     weights = torch.cat([place.fovea(inner)[None], place.windows(inner)])
     alphas = eccentricity_alphas((weights > 0.5).sum((1, 2)).float(), pixels=inner[0])
-    masks = F.adaptive_avg_pool2d(weights, content.shape[-2:]) > threshold
+    masks = F.adaptive_avg_pool2d(weights, (content.shape[2], content.shape[3])) > threshold
     features, _ = foveated_texture(content, coloured, masks, alphas)
     return _resized(codec.decode(features).clamp(0, 1), (size, size))
 

@@ -150,11 +150,12 @@ class Isomer(Model):
         """`forward`, of channels-last maps."""
         pairs = list(zip(frame, flow, strict=True))
         fine = [level(*pair) for level, pair in zip(self.sharing, pairs[:2], strict=True)]
-        if self.config.scattering:
-            coarse = [level(*pair).features for level, pair in zip(self.scattering, pairs[2:], strict=True)]
-        else:
-            coarse = [level.fused(*pair) for level, pair in zip(self.scattering, pairs[2:], strict=True)]
+        coarse = [self._coarse(level, *pair) for level, pair in zip(self.scattering, pairs[2:], strict=True)]
         return self.head([*fine, *coarse]).permute(0, 3, 1, 2)
+
+    def _coarse(self, level: nn.Module, frame: Tensor, flow: Tensor) -> Tensor:
+        assert isinstance(level, GatheringScattering)
+        return level(frame, flow).features if self.config.scattering else level.fused(frame, flow)
 
     def idle_parameters(self) -> set[str]:
         """Without scattering, all of the coarse levels but what makes one map of two."""

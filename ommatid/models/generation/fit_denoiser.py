@@ -55,8 +55,9 @@ class FITDenoiser(nn.Module):
         """
         require_groups(self.config, tokens)
         context = torch.cat([self.time(self._code(time)).unsqueeze(1), self.condition(condition)], 1)
-        known = self.remember is not None and latents_previous is not None
-        remembered = self.remember(latents_previous) if known else None
+        remembered = None
+        if self.remember is not None and latents_previous is not None:
+            remembered = self.remember(latents_previous)
         x, latents = self.body(self.stem(tokens), remembered=remembered, context=context)
         return self.head(x), latents
 

@@ -53,6 +53,7 @@ class FIT(Model):
         if extra is not None:
             takes = self.extra_stem is not None
             require(takes, "extra", tuple(extra.shape), "none, for a config without extra_channels")
+            assert self.extra_stem is not None
             front = self.extra_stem(extra)
         x, latents = self.body(self.stem(tokens), front=front)
         return {"tokens": x, "latents": self.latent_norm(latents)}

@@ -172,16 +172,15 @@ class FITBody(nn.Module):
         heads, cross_ratio = min(config.heads, config.latent_heads), ratio if config.cross_mlp else None
         segments, last = [], len(config.segments) - 1
         for index, (local, across) in enumerate(config.segments):
-            exchange: dict[str, nn.Module] = {}
-            if across:
-                exchange["read"] = reading(latent_dim, dim, heads, cross_ratio)
-                exchange["across"] = stack(across, latent_dim, config.latent_heads, ratio, latent_mask)
-                if context:
-                    exchange["context"] = reading(latent_dim, latent_dim, config.latent_heads, None)
-                if index < last:
-                    exchange["write"] = reading(dim, latent_dim, heads, cross_ratio)
-            layers = stack(local, dim, config.heads, ratio, token_mask, attention=config.token_attention)
-            segments.append(Segment(layers, delivered=delivered, **exchange))
+            segment = Segment(
+                stack(local, dim, config.heads, ratio, token_mask, attention=config.token_attention),
+                read=reading(latent_dim, dim, heads, cross_ratio) if across else None,
+                context=reading(latent_dim, latent_dim, config.latent_heads, None) if across and context else None,
+                across=stack(across, latent_dim, config.latent_heads, ratio, latent_mask) if across else None,
+                write=reading(dim, latent_dim, heads, cross_ratio) if index < last else None,
+                delivered=delivered,
+            )
+            segments.append(segment)
         self.segments = nn.ModuleList(segments)
         self.norm = LayerNorm(dim)
 
@@ -212,8 +211,8 @@ def stack(
         return MLP(dim, int(mlp_ratio * dim))
 
     if not attention:
-        layers = (OrderedDict(channel=Residual(dim, mlp(), norm=LayerNorm)) for _ in range(depth))
-        return nn.Sequential(*map(nn.Sequential, layers))
+        branches = (Residual(dim, mlp(), norm=LayerNorm) for _ in range(depth))
+        return nn.Sequential(*(nn.Sequential(OrderedDict[str, nn.Module](channel=branch)) for branch in branches))
     blocks = (Block(dim, Attention(dim, heads, bias=mask), mlp(), norm=LayerNorm) for _ in range(depth))
     return nn.Sequential(*blocks)
 
