@@ -38,28 +38,24 @@ class Kinds(NamedTuple):
     """R = B H W rows, and where they come from.
 
     order (R,): the pixel of each row. place (R,): the row of each pixel. ends (2,) int32: where the rows of each kind
-    end; rows of no kind lie behind the ground's, and count as its. ground (R, 1) bool. after, before (R, 1): 1 where a
-    row is of one kind and image with the row before it, or behind it.
+    end; rows of no kind lie behind the ground's, and count as its. kind (R,): of each row, 0 for figure and 1 for
+    ground. previous, following (R,): the same where the row before it, or behind it, is of its kind and image; else 2.
     """
 
     order: Tensor
     place: Tensor
     ends: Tensor
-    ground: Tensor
-    after: Tensor
-    before: Tensor
+    kind: Tensor
+    previous: Tensor
+    following: Tensor
 
     def sorted(self, pixels: Tensor) -> Tensor:
         """(B, H W, C) -> rows (R, C)."""
-        return pixels.flatten(0, 1)[self.order]
+        return pixels.flatten(0, 1).index_select(0, self.order)
 
     def unsorted(self, rows: Tensor, images: int) -> Tensor:
-        """Rows (R, C) -> (B, H W, C)."""
-        return rows[self.place].unflatten(0, (images, -1))
-
-    def chosen(self, pair: Tensor) -> Tensor:
-        """(2, C) -> (R, C): of each row its kind's."""
-        return torch.where(self.ground, pair[1], pair[0])
+        """Rows (R, ...) -> (B, H W, ...)."""
+        return rows.index_select(0, self.place).unflatten(0, (images, -1))
 
 
 def kinds_of(kind: Tensor) -> Kinds:
@@ -68,15 +64,14 @@ def kinds_of(kind: Tensor) -> Kinds:
     flat = kind.flatten()
     order = flat.argsort(stable=True)
     owner = (flat * images + torch.arange(images, device=kind.device).repeat_interleave(pixels))[order]
-    joined = (owner[1:] == owner[:-1]).float()[:, None]
-    figures = (flat == 0).sum()
+    apart, figures, of_row = owner[1:] != owner[:-1], (flat == 0).sum(), flat[order].clamp(max=1)
     return Kinds(
         order,
         order.argsort(),
         torch.stack([figures, figures.new_tensor(len(flat))]).int(),
-        (flat > 0)[order][:, None],
-        F.pad(joined, (0, 0, 1, 0)),
-        F.pad(joined, (0, 0, 0, 1)),
+        of_row,
+        of_row.masked_fill(F.pad(apart, (1, 0), value=True), 2),
+        of_row.masked_fill(F.pad(apart, (0, 1), value=True), 2),
     )
 
 
@@ -90,7 +85,7 @@ class PairNorm(nn.Module):
 
     def forward(self, rows: Tensor, kinds: Kinds) -> Tensor:
         normed = F.layer_norm(rows, rows.shape[-1:])
-        return normed * kinds.chosen(self.weight) + kinds.chosen(self.bias)
+        return torch.addcmul(self.bias.index_select(0, kinds.kind), normed, self.weight.index_select(0, kinds.kind))
 
 
 class PairAttention(nn.Module):
@@ -113,8 +108,8 @@ class PairAttention(nn.Module):
         query = grouped_linear(rows, weight[:, :dim], bias[:, :dim], kinds.ends)
         read = torch.einsum("bgkc,goc->bgko", tokens, weight[:, dim:]) + bias[:, None, dim:]
         key, value = read.flatten(1, 2).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        ground = kinds.unsorted(kinds.ground, images)
-        own = torch.cat([~ground, ground], -1).repeat_interleave(count, -1)[:, None]
+        kind = kinds.unsorted(kinds.kind, images)
+        own = torch.stack([kind == 0, kind == 1], -1).repeat_interleave(count, -1)[:, None]
         mixed = attend(kinds.unsorted(query, images).unflatten(-1, (self.heads, -1)), key, value, bias=own)
         return self.proj(kinds.sorted(mixed), kinds.ends)
 
@@ -137,10 +132,11 @@ class PairMLP(nn.Module):
 
     def forward(self, rows: Tensor, kinds: Kinds) -> Tensor:
         hidden = self.fc1(rows, kinds.ends)
-        previous, current, following = (kinds.chosen(taps) for taps in self.kernel[..., 1].unbind(-1))
-        mixed = hidden * current + kinds.chosen(self.bias)
-        mixed = mixed + F.pad(hidden[:-1], (0, 0, 1, 0)) * kinds.after * previous
-        mixed = mixed + F.pad(hidden[1:], (0, 0, 0, 1)) * kinds.before * following
+        # The third of each table is for a neighbour of another kind or image: nothing.
+        before, here, behind = F.pad(self.kernel[..., 1], (0, 0, 0, 0, 0, 1)).unbind(-1)
+        mixed = torch.addcmul(self.bias.index_select(0, kinds.kind), hidden, here.index_select(0, kinds.kind))
+        mixed[1:].addcmul_(hidden[:-1], before.index_select(0, kinds.previous[1:]))
+        mixed[:-1].addcmul_(hidden[1:], behind.index_select(0, kinds.following[:-1]))
         return self.fc2(mixed.relu(), kinds.ends)
 
 
