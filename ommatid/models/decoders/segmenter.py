@@ -16,6 +16,7 @@ from ommatid.models.decoders.linear_head import LinearHead
 from ommatid.models.decoders.semantic_fpn import SemanticFPN
 from ommatid.models.decoders.unet import UNet
 from ommatid.models.decoders.upernet import UPerNet
+from ommatid.models.decoders.vwformer import VWFormerDecoder
 from ommatid.models.dense import Segmenter
 from ommatid.models.registry import register
 from ommatid.ops.resize import resample
@@ -26,6 +27,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "semantic_fpn": SemanticFPN,
     "unet": UNet,
     "upernet": UPerNet,
+    "vwformer": VWFormerDecoder,
 }
 """Each is made of the widths of the maps, fine to coarse, and its own width `dim`; further arguments have defaults."""
 

@@ -64,6 +64,7 @@ from ommatid.nn.mixers.taylor import TaylorAttention
 from ommatid.nn.mixers.token_linear import TokenLinear
 from ommatid.nn.mixers.token_mlp import TokenMLP
 from ommatid.nn.mixers.transposed import TransposedAttention
+from ommatid.nn.mixers.varying_window import VaryingWindowAttention
 from ommatid.nn.mixers.wavelet import WaveletMixer
 from ommatid.nn.mixers.window import WindowAttention
 from ommatid.nn.mixers.window_mlp import WindowMLP
@@ -135,6 +136,7 @@ __all__ = [
     "TokenLinear",
     "TokenMLP",
     "TransposedAttention",
+    "VaryingWindowAttention",
     "WaveletMixer",
     "WindowAttention",
     "WindowMLP",
