@@ -20,6 +20,14 @@ BLOCK_NAMES = [
     (r"\.ls2\.", ".channel.scale."),
 ]
 
+# A block of convolutions and norms counted from 1, and its shortcut: ResNet (arXiv 1512.03385).
+RESNET_BLOCK_NAMES = [
+    (r"\.conv(\d)\.", zero_based(".branch.{}.conv.")),
+    (r"\.bn(\d)\.", zero_based(".branch.{}.norm.")),
+    (r"\.downsample\.0\.", ".shortcut.conv."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+]
+
 # Stages that end with the down-sampler which ours begin with: Swin Transformer (arXiv 2103.14030).
 SWIN_STAGE_NAMES = [
     (r"^(?:absolute_)?pos_embed$", "position.table"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from ommatid.nn.conv import ConvNorm
@@ -50,3 +52,28 @@ def resnet_stem(in_dim: int, dim: int, *, norm: nn.Module | None = None) -> nn.S
     """7x7 convolution and max pooling, both of stride 2: (B, H, W, C_in) -> (B, ceil(H/4), ceil(W/4), C)."""
     conv = ConvNorm(in_dim, dim, 7, stride=2, act=nn.ReLU(), norm=norm)
     return nn.Sequential(conv, MaxPool2d(3, stride=2, padding=1))
+
+
+def basic_block(in_dim: int, dim: int, *, stride: int = 1) -> ResNetBlock:
+    """Two 3x3 convolutions: (B, H, W, C_in) -> (B, H', W', C)."""
+    first = ConvNorm(in_dim, dim, 3, stride=stride, act=nn.ReLU())
+    return ResNetBlock(in_dim, dim, nn.Sequential(first, ConvNorm(dim, dim, 3)), stride=stride)
+
+
+def bottleneck_block(in_dim: int, dim: int, *, inner: int | None = None, stride: int = 1) -> ResNetBlock:
+    """A 3x3 convolution between two 1x1, `inner` wide, C / 4 where None: (B, H, W, C_in) -> (B, H', W', C)."""
+    width = inner or dim // 4
+    branch = nn.Sequential(
+        ConvNorm(in_dim, width, 1, act=nn.ReLU()),
+        ConvNorm(width, width, 3, stride=stride, act=nn.ReLU()),
+        ConvNorm(width, dim, 1),
+    )
+    return ResNetBlock(in_dim, dim, branch, stride=stride)
+
+
+def resnet_stage(
+    in_dim: int, dim: int, depth: int, *, stride: int, block: Callable[..., ResNetBlock] = basic_block
+) -> nn.Sequential:
+    """Blocks of one width, the first of which has the stride: (B, H, W, C_in) -> (B, H', W', C)."""
+    first = block(in_dim, dim, stride=stride)
+    return nn.Sequential(first, *(block(dim, dim) for _ in range(depth - 1)))
