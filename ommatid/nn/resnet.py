@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -54,26 +54,29 @@ def resnet_stem(in_dim: int, dim: int, *, norm: nn.Module | None = None) -> nn.S
     return nn.Sequential(conv, MaxPool2d(3, stride=2, padding=1))
 
 
-def basic_block(in_dim: int, dim: int, *, stride: int = 1) -> ResNetBlock:
+def basic_block(in_dim: int, dim: int, *, stride: int = 1, drop_path: float = 0.0) -> ResNetBlock:
     """Two 3x3 convolutions: (B, H, W, C_in) -> (B, H', W', C)."""
     first = ConvNorm(in_dim, dim, 3, stride=stride, act=nn.ReLU())
-    return ResNetBlock(in_dim, dim, nn.Sequential(first, ConvNorm(dim, dim, 3)), stride=stride)
+    return ResNetBlock(in_dim, dim, nn.Sequential(first, ConvNorm(dim, dim, 3)), stride=stride, drop_path=drop_path)
 
 
-def bottleneck_block(in_dim: int, dim: int, *, inner: int | None = None, stride: int = 1) -> ResNetBlock:
-    """A 3x3 convolution between two 1x1, `inner` wide, C / 4 where None: (B, H, W, C_in) -> (B, H', W', C)."""
-    width = inner or dim // 4
+def bottleneck_block(in_dim: int, dim: int, *, stride: int = 1, drop_path: float = 0.0) -> ResNetBlock:
+    """A 3x3 convolution of a fourth of the width between two 1x1: (B, H, W, C_in) -> (B, H', W', C)."""
     branch = nn.Sequential(
-        ConvNorm(in_dim, width, 1, act=nn.ReLU()),
-        ConvNorm(width, width, 3, stride=stride, act=nn.ReLU()),
-        ConvNorm(width, dim, 1),
+        ConvNorm(in_dim, dim // 4, 1, act=nn.ReLU()),
+        ConvNorm(dim // 4, dim // 4, 3, stride=stride, act=nn.ReLU()),
+        ConvNorm(dim // 4, dim, 1),
     )
-    return ResNetBlock(in_dim, dim, branch, stride=stride)
+    return ResNetBlock(in_dim, dim, branch, stride=stride, drop_path=drop_path)
 
 
 def resnet_stage(
-    in_dim: int, dim: int, depth: int, *, stride: int, block: Callable[..., ResNetBlock] = basic_block
+    in_dim: int, dim: int, rates: Sequence[float], *, stride: int, block: Callable[..., ResNetBlock] = basic_block
 ) -> nn.Sequential:
-    """Blocks of one width, the first of which has the stride: (B, H, W, C_in) -> (B, H', W', C)."""
-    first = block(in_dim, dim, stride=stride)
-    return nn.Sequential(first, *(block(dim, dim) for _ in range(depth - 1)))
+    """Blocks of one width, the first of which has the stride: (B, H, W, C_in) -> (B, H', W', C).
+
+    rates: the drop-path rate of each block.
+    """
+    first, *others = rates
+    blocks = [block(in_dim, dim, stride=stride, drop_path=first)]
+    return nn.Sequential(*blocks, *(block(dim, dim, drop_path=rate) for rate in others))

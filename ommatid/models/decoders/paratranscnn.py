@@ -80,7 +80,7 @@ class ParaTransCNN(Segmenter):
         self.stem = ConvNorm(3, RESNET_DIMS[0], 7, stride=2, act=nn.ReLU())
         in_dims = (RESNET_DIMS[0], *RESNET_DIMS)
         self.resnet = nn.ModuleList(
-            resnet_stage(in_dims[stage], dim, depth, stride=2 if stage else 1)
+            resnet_stage(in_dims[stage], dim, [0.0] * depth, stride=2 if stage else 1)
             for stage, (dim, depth) in enumerate(zip(RESNET_DIMS, RESNET_DEPTHS, strict=True))
         )
         self.transformer = pyramid_stages(
