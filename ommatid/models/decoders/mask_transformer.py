@@ -16,6 +16,7 @@ from ommatid.models.decoders.kmax_deeplab import KMaxHead, KMaxHeadConfig
 from ommatid.models.decoders.mask2former_decoder import MaskHeadConfig, mask_head
 from ommatid.models.decoders.mask_losses import mask_losses
 from ommatid.models.decoders.masked_attention import Prediction
+from ommatid.models.decoders.pem import PEMHeadConfig, pem_head
 from ommatid.models.dense import Detections, MaskTransformer, Targets
 from ommatid.models.registry import register
 
@@ -153,6 +154,35 @@ class Mask2Former(BackboneMaskTransformer):
         self.num_classes, self.points = config.num_classes, config.points
         self.encoder = Encoder(config)
         self.decoder, self.queries = mask_head(config, self.encoder.channels)
+        self.no_decay = (*self.encoder.backbone.no_decay, "level", "query", "position")
+
+    def predictions(self, image: Tensor) -> list[Prediction]:
+        return self.queries(*self.decoder(self.encoder(image)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PEMMaskFormerConfig(PEMHeadConfig, EncoderConfig):
+    """Fields of the backbone and of the head. `points` of each mask are compared in training."""
+
+    points: int = 12544
+
+    def check(self) -> None:
+        EncoderConfig.check(self)
+        PEMHeadConfig.check(self)
+        require_positive(points=self.points)
+
+
+@register("pem_maskformer", PEMMaskFormerConfig)
+class PEMMaskFormer(BackboneMaskTransformer):
+    """ "PEM: Prototype-based Efficient MaskFormer for Image Segmentation" (arXiv 2402.19422) on any backbone."""
+
+    config: PEMMaskFormerConfig
+
+    def __init__(self, config: PEMMaskFormerConfig) -> None:
+        super().__init__(config)
+        self.num_classes, self.points = config.num_classes, config.points
+        self.encoder = Encoder(config)
+        self.decoder, self.queries = pem_head(config, self.encoder.channels)
         self.no_decay = (*self.encoder.backbone.no_decay, "level", "query", "position")
 
     def predictions(self, image: Tensor) -> list[Prediction]:

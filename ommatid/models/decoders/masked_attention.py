@@ -140,9 +140,14 @@ class MaskedAttentionDecoder(nn.Module):
         return predictions
 
 
-@torch.no_grad()
 def visible_cells(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, Q, h, w) -> (B, 1, Q, N) bool: the cells of a map inside each query's mask; all where there are none."""
-    resized = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
-    inside = (resized >= 0).flatten(2)
+    inside = cells_inside(mask_logits, size)
     return (inside | ~inside.any(-1, keepdim=True))[:, None]
+
+
+@torch.no_grad()
+def cells_inside(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, Q, h, w) -> (B, Q, N) bool: the cells of a map inside each query's mask."""
+    resized = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
+    return (resized >= 0).flatten(2)

@@ -46,6 +46,16 @@ DETECTORS: dict[str, dict[str, Any]] = {
         "num_queries": 6,
         "points": 256,
     },
+    "pem_maskformer": {
+        "conv_dim": 16,
+        "mask_dim": 16,
+        "dim": 32,
+        "heads": 4,
+        "ffn_dim": 32,
+        "decoder_layers": 3,
+        "queries": 6,
+        "points": 256,
+    },
     "retinanet": {"decoder_dim": 16, "head_depth": 1, "strides": [8, 16, 32, 64]},
 }
 
