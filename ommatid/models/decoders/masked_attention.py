@@ -94,7 +94,10 @@ class MaskedAttentionDecoder(nn.Module):
         num_queries: Q.
         depth, heads, mlp_dim, pre_norm: of the layers.
         project: whether memories are projected though C_in is D; they always are where it is not.
+        content: whether queries begin as learned vectors; without them only `decode` works, which is told the queries.
     """
+
+    query: nn.Parameter | None
 
     def __init__(
         self,
@@ -109,18 +112,24 @@ class MaskedAttentionDecoder(nn.Module):
         mlp_dim: int = 2048,
         pre_norm: bool = False,
         project: bool = False,
+        content: bool = True,
     ) -> None:
         super().__init__()
         self.dim = dim
         projected = project or in_dim != dim
         self.projections = nn.ModuleList(nn.Linear(in_dim, dim) if projected else nn.Identity() for _ in range(LEVELS))
         self.level = nn.Parameter(torch.randn(LEVELS, dim))
-        self.query = nn.Parameter(torch.randn(num_queries, dim))
+        self.query = nn.Parameter(torch.randn(num_queries, dim)) if content else None
         self.position = nn.Parameter(torch.randn(num_queries, dim))
         self.blocks = nn.ModuleList(QueryBlock(dim, heads, mlp_dim, pre_norm=pre_norm) for _ in range(depth))
         self.heads = MaskHeads(dim, mask_dim, num_classes)
 
     def forward(self, mask_features: Tensor, memories: Sequence[Tensor]) -> list[Prediction]:
+        assert self.query is not None
+        return self.decode(self.query.expand(mask_features.shape[0], -1, -1), mask_features, memories)
+
+    def decode(self, x: Tensor, mask_features: Tensor, memories: Sequence[Tensor]) -> list[Prediction]:
+        """As `forward`, from the queries (B, Q, D)."""
         sizes = [(memory.shape[1], memory.shape[2]) for memory in memories]
         values = [
             project(memory).flatten(1, 2) + level
@@ -130,7 +139,6 @@ class MaskedAttentionDecoder(nn.Module):
             value + sine_position(*size, self.dim, value.device).flatten(0, 1)
             for value, size in zip(values, sizes, strict=True)
         ]
-        x = self.query.expand(mask_features.shape[0], -1, -1)
         predictions = [self.heads(x, mask_features)]
         for index, block in enumerate(self.blocks):
             level = index % LEVELS

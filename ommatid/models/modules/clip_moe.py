@@ -24,6 +24,7 @@ from ommatid.models.registry import register, register_part
 from ommatid.models.sizes import require_exactly, require_patches
 from ommatid.nn.activation import QuickGELU
 from ommatid.nn.block import Block
+from ommatid.nn.causal_attention import CausalAttention
 from ommatid.nn.embed import PatchEmbed
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.mixers import Attention
@@ -147,24 +148,6 @@ class CLIPBlock(Model):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.block(tokens)
-
-
-class CausalAttention(nn.Module):
-    """As `Attention`, where no token looks at later ones: (B, N, C) -> (B, N, C).
-
-    GPT-2, which CLIP's texts are read by (arXiv 2103.00020). Cost: 4 N C^2 + N^2 C multiply-adds.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 def encoder_blocks(config: CLIPMoEConfig, heads: int, *, causal: bool) -> list[Block]:
