@@ -33,3 +33,18 @@ class QueryAttention(nn.Module):
         parts = zip((query, key, value), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         heads = (F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)) for x, weight, bias in parts)
         return self.proj(attend(*heads, bias=allowed))
+
+
+class PlacedAttention(nn.Module):
+    """Queries that know their places look at one another: (B, Q, C), positions broadcastable to it -> (B, Q, C).
+
+    Positions are added to queries and keys, not to values. DETR (arXiv 2005.12872).
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention = QueryAttention(dim, heads)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        placed = x + position
+        return self.attention(placed, placed, x)

@@ -88,6 +88,11 @@ class BranchNormResidual(Residual):
         """Nothing folds through the norm."""
 
 
+def normed_branch(dim: int, inner: nn.Module, *, pre_norm: bool) -> Residual:
+    """A residual branch with a layer norm in front of `inner`, or behind the addition."""
+    return Residual(dim, inner) if pre_norm else PostNormResidual(dim, inner)
+
+
 class DropPath(nn.Module):
     """Stochastic depth per sample (arXiv 1603.09382): drops a whole branch in training, rescales the kept ones."""
 

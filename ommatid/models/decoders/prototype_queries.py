@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from ommatid.models.decoders.masked_attention import LEVELS, MaskHeads, Predicti
 from ommatid.nn.conv import depthwise_conv
 from ommatid.nn.feedforward import MLP
 from ommatid.nn.norm import BatchNorm2d
-from ommatid.nn.query_attention import QueryAttention
+from ommatid.nn.query_attention import PlacedAttention
+from ommatid.nn.residual import normed_branch
 from ommatid.nn.sine_position import sine_position
 
 
@@ -73,25 +74,16 @@ class PrototypeBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, *, pre_norm: bool) -> None:
         super().__init__()
-        self.pre_norm = pre_norm
         self.cross = PrototypeAttention(dim, heads)
-        self.attention = QueryAttention(dim, heads)
-        self.mlp = MLP(dim, mlp_dim, act=nn.ReLU())
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        nn.init.xavier_uniform_(self.mlp.fc1.weight)
-        nn.init.xavier_uniform_(self.mlp.fc2.weight)
+        mlp = MLP(dim, mlp_dim, act=nn.ReLU())
+        self.attention = normed_branch(dim, PlacedAttention(dim, heads), pre_norm=pre_norm)
+        self.mlp = normed_branch(dim, mlp, pre_norm=pre_norm)
+        nn.init.xavier_uniform_(mlp.fc1.weight)
+        nn.init.xavier_uniform_(mlp.fc2.weight)
 
     def forward(self, x: Tensor, position: Tensor, features: Tensor, inside: Tensor) -> Tensor:
-        def looked_around(queries: Tensor) -> Tensor:
-            placed = queries + position
-            return self.attention(placed, placed, queries)
-
         x = x + self.cross(x + position, features, inside)
-        return self._added(1, self._added(0, x, looked_around), self.mlp)
-
-    def _added(self, index: int, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        norm = self.norms[index]
-        return x + branch(norm(x)) if self.pre_norm else norm(x + branch(x))
+        return self.mlp(self.attention(x, position))
 
 
 class PrototypeDecoder(nn.Module):

@@ -5,61 +5,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ommatid.nn.feedforward import MLP
-from ommatid.nn.query_attention import QueryAttention
+from ommatid.nn.query_attention import PlacedAttention, QueryAttention
+from ommatid.nn.residual import normed_branch
 from ommatid.nn.sine_position import sine_position
 
 DROPOUT = 0.1
 
 
-class Layer(nn.Module):
-    """What the layers of both halves of DETR (arXiv 2005.12872) share: branches with a norm and a dropout each.
+class PlacedCrossAttention(nn.Module):
+    """Queries (B, Q, C) that know their places look at cells: -> (B, Q, C)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention = QueryAttention(dim, heads)
+
+    def forward(self, x: Tensor, position: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.attention(x + position, key, value)
+
+
+class Dropped(nn.Module):
+    """What another part gives, less some of it in training."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout(DROPOUT)
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        return self.dropout(self.inner(x, *context))
+
+
+def thinking(dim: int, mlp_dim: int) -> Dropped:
+    mlp = MLP(dim, mlp_dim, act=nn.Sequential(nn.ReLU(), nn.Dropout(DROPOUT)))
+    nn.init.xavier_uniform_(mlp.fc1.weight)
+    nn.init.xavier_uniform_(mlp.fc2.weight)
+    return Dropped(mlp)
+
+
+class EncoderLayer(nn.Module):
+    """Cells look at one another, then think each by itself: (B, N, C) -> (B, N, C).
 
     pre_norm: norms go in front of the branches rather than behind the additions.
     """
 
-    def __init__(self, dim: int, mlp_dim: int, branches: int, *, pre_norm: bool) -> None:
-        super().__init__()
-        self.pre_norm = pre_norm
-        self.mlp = MLP(dim, mlp_dim, act=nn.Sequential(nn.ReLU(), nn.Dropout(DROPOUT)))
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(branches))
-        self.dropout = nn.Dropout(DROPOUT)
-        nn.init.xavier_uniform_(self.mlp.fc1.weight)
-        nn.init.xavier_uniform_(self.mlp.fc2.weight)
-
-    def added(self, index: int, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        norm = self.norms[index]
-        return x + self.dropout(branch(norm(x))) if self.pre_norm else norm(x + self.dropout(branch(x)))
-
-
-class EncoderLayer(Layer):
-    """Cells look at one another, then think each by itself: (B, N, C) -> (B, N, C)."""
-
     def __init__(self, dim: int, heads: int, mlp_dim: int, *, pre_norm: bool) -> None:
-        super().__init__(dim, mlp_dim, 2, pre_norm=pre_norm)
-        self.attention = QueryAttention(dim, heads)
+        super().__init__()
+        self.attention = normed_branch(dim, Dropped(PlacedAttention(dim, heads)), pre_norm=pre_norm)
+        self.mlp = normed_branch(dim, thinking(dim, mlp_dim), pre_norm=pre_norm)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        x = self.added(0, x, lambda cells: self.attention(cells + position, cells + position, cells))
-        return self.added(1, x, self.mlp)
+        return self.mlp(self.attention(x, position))
 
 
-class DecoderLayer(Layer):
-    """Queries look at one another, at the cells, and think each by itself: (B, Q, C) -> (B, Q, C)."""
+class DecoderLayer(nn.Module):
+    """Queries look at one another, at the cells, and think each by itself: (B, Q, C) -> (B, Q, C).
+
+    pre_norm: norms go in front of the branches rather than behind the additions.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, *, pre_norm: bool) -> None:
-        super().__init__(dim, mlp_dim, 3, pre_norm=pre_norm)
-        self.attention, self.cross = QueryAttention(dim, heads), QueryAttention(dim, heads)
+        super().__init__()
+        self.attention = normed_branch(dim, Dropped(PlacedAttention(dim, heads)), pre_norm=pre_norm)
+        self.cross = normed_branch(dim, Dropped(PlacedCrossAttention(dim, heads)), pre_norm=pre_norm)
+        self.mlp = normed_branch(dim, thinking(dim, mlp_dim), pre_norm=pre_norm)
 
     def forward(self, x: Tensor, position: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        x = self.added(0, x, lambda queries: self.attention(queries + position, queries + position, queries))
-        x = self.added(1, x, lambda queries: self.cross(queries + position, key, value))
-        return self.added(2, x, self.mlp)
+        return self.mlp(self.cross(self.attention(x, position), position, key, value))
 
 
 class TaskQueries(nn.Module):
