@@ -10,9 +10,9 @@ from ommatid.nn.norm import BatchNorm2d
 
 
 class PooledBatchNorm2d(BatchNorm2d):
-    """Batch norm of maps of one cell: (B, 1, 1, C) -> (B, 1, 1, C).
+    """Batch norm of maps that may have one cell: (B, H, W, C) -> (B, H, W, C).
 
-    A batch of one image has no variance: training then takes the running statistics, and leaves them as they are.
+    One cell of one image has no variance: training then takes the running statistics, and leaves them as they are.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ommatid.nn.mixers.conv_projection import ConvProjectionAttention
 from ommatid.nn.mixers.cosine_window import cosine_window_attention
 from ommatid.nn.mixers.cross_shaped import CrossShapedAttention
 from ommatid.nn.mixers.decomposed import DecomposedPositionAttention
+from ommatid.nn.mixers.dual import DualChannelAttention, DualPositionAttention
 from ommatid.nn.mixers.dynamic_conv import DynamicConv
 from ommatid.nn.mixers.efficient_modulation import EfficientModulation
 from ommatid.nn.mixers.factorization import FactorizationAttention
@@ -81,6 +82,8 @@ __all__ = [
     "ConvProjectionAttention",
     "CrossShapedAttention",
     "DecomposedPositionAttention",
+    "DualChannelAttention",
+    "DualPositionAttention",
     "DynamicConv",
     "EfficientModulation",
     "FactorizationAttention",
