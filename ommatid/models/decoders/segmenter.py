@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ommatid.models.config import require, require_positive, suggest
-from ommatid.models.decoders.all_mlp import AllMLP
+from ommatid.models.decoders.all_mlp import all_mlp
+from ommatid.models.decoders.daformer import daformer
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
 from ommatid.models.decoders.linear_head import LinearHead
 from ommatid.models.decoders.semantic_fpn import SemanticFPN
@@ -22,8 +23,9 @@ from ommatid.models.registry import register
 from ommatid.ops.resize import resample
 
 DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "daformer": daformer,
     "linear": LinearHead,
-    "mlp": AllMLP,
+    "mlp": all_mlp,
     "semantic_fpn": SemanticFPN,
     "unet": UNet,
     "upernet": UPerNet,

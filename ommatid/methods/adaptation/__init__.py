@@ -1,0 +1,1 @@
+"""Training on pictures without labels, of another kind than those with labels."""
