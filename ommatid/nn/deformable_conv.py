@@ -26,7 +26,8 @@ class DeformableConv2d(nn.Module):
         self.offsets = Conv2d(in_dim, 3 * self.taps, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(dim, in_dim, 3, 3))
         nn.init.zeros_(self.offsets.weight)
-        nn.init.zeros_(self.offsets.bias)
+        if self.offsets.bias is not None:
+            nn.init.zeros_(self.offsets.bias)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ommatid.models.config import require
 from ommatid.nn.conv import Conv2d, ConvNorm, ConvTranspose2d
 from ommatid.nn.image_pool import PooledBatchNorm2d
-from ommatid.nn.mixers.dual import DualChannelAttention, DualPositionAttention
+from ommatid.nn.mixers.dual import REDUCTION, DualChannelAttention, DualPositionAttention
 from ommatid.nn.pool import MaxPool2d
 from ommatid.nn.residual import Residual
 from ommatid.ops.resize import resample
@@ -168,3 +168,8 @@ class GuidedAttention(nn.Module):
             for heads, found in ((self.first, levels), (self.second, other.refined))
         )
         return Guided(first, second, (one, other), common)
+
+
+def check_dim(name: str, dim: int) -> None:
+    """Raises the ValueError that names a config's field, unless the width can be that of a `GuidedAttention`."""
+    require(dim > 0 and dim % REDUCTION == 0, name, dim, f"a multiple of {REDUCTION}, for queries and keys")

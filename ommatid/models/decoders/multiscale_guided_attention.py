@@ -9,27 +9,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import channels_last
-from ommatid.models.config import PartConfig, require, require_positive
-from ommatid.models.decoders.encoder import Encoder, EncoderConfig
-from ommatid.models.decoders.guided_attention import Guided, GuidedAttention, prelu_conv
-from ommatid.models.dense import MaskSegmenter
+from ommatid.models.config import PartConfig, require_positive
+from ommatid.models.decoders.guided_attention import Guided, GuidedAttention, check_dim, prelu_conv
 from ommatid.models.model import Model
 from ommatid.models.reference import zero_based
 from ommatid.models.registry import register
 from ommatid.nn.conv import Conv2d
-from ommatid.nn.mixers.dual import REDUCTION
 from ommatid.ops.resize import resample
 
 LEVELS = 4
 STRIDE = 4
 """Of the finest map."""
-SEMANTIC, RECONSTRUCTION = 0.25, 0.1
-"""Weights of the terms of the loss beside the predictions'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +34,6 @@ class GuidedAttentionConfig(PartConfig):
     def check(self) -> None:
         require_positive(in_dims=self.in_dims, num_classes=self.num_classes)
         check_dim("dim", self.dim)
-
-
-def check_dim(name: str, dim: int) -> None:
-    require(dim > 0 and dim % REDUCTION == 0, name, dim, f"a multiple of {REDUCTION}, for queries and keys")
 
 
 @register("multiscale_guided_attention", GuidedAttentionConfig)
@@ -109,53 +98,6 @@ def reference_outputs(model: GuidedAttentionDecoder, **maps: Tensor) -> dict[str
         "fused_level1_every4": guided.common.permute(0, 3, 1, 2)[:, ::4],
         "guided_level1_every8": (guided.stages[0].refined[0] * guided.common).permute(0, 3, 1, 2)[:, ::8],
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidedSegmenterConfig(EncoderConfig):
-    """`decoder_dim` is the width of all levels."""
-
-    decoder_dim: int = 64
-
-    def check(self) -> None:
-        super().check()
-        check_dim("decoder_dim", self.decoder_dim)
-
-
-@register("guided_segmenter", GuidedSegmenterConfig)
-class GuidedSegmenter(MaskSegmenter):
-    """Multi-scale self-guided attention (arXiv 1906.02849) on any backbone, with the losses it was published with."""
-
-    config: GuidedSegmenterConfig
-
-    def __init__(self, config: GuidedSegmenterConfig) -> None:
-        super().__init__(config)
-        self.num_classes = config.num_classes
-        self.encoder = Encoder(config)
-        self.no_decay = self.encoder.backbone.no_decay
-        self.decoder = GuidedAttention(self.encoder.channels, config.decoder_dim, config.num_classes)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.enlarged(self.decoder(self.encoder(image)).logits, image)
-
-    def losses(self, image: Tensor, label: Tensor, *, ignored: int = 255) -> dict[str, Tensor]:
-        """Cross-entropy of all predictions of all levels, and what `Guided.losses` says."""
-        guided: Guided = self.decoder(self.encoder(image))
-        counted = (label != ignored).sum().clamp(min=1)
-        predictions = [self.enlarged(cells, image) for cells in (*guided.first, *guided.second)]
-        totals = [F.cross_entropy(each, label.long(), ignore_index=ignored, reduction="sum") for each in predictions]
-        terms = guided.losses()
-        return {
-            "classes": torch.stack(totals).sum() / counted,
-            "semantic": SEMANTIC * terms["semantic"].sum(),
-            "reconstruction": RECONSTRUCTION * terms["reconstruction"].sum(),
-        }
-
-    def enlarged(self, cells: Tensor, image: Tensor) -> Tensor:
-        """(B, h, w, K) -> (B, K, H, W)."""
-        height, width = image.shape[-2:]
-        padded = self.encoder.padded_size(height, width)
-        return resample(cells, padded, mode="bilinear")[:, :height, :width].permute(0, 3, 1, 2)
 
 
 VARIANTS = {"guided_attention_decoder": GuidedAttentionConfig()}

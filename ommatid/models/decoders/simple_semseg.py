@@ -220,32 +220,35 @@ def reference_outputs(model: FFNet | FFNetClassifier, image: Tensor) -> dict[str
     return outputs | {"logits": logits, "logits_stride8": logits[..., ::8, ::8]}
 
 
-def _variants() -> dict[str, FFNetConfig]:
-    narrow: dict[str, Any] = {"backbone": "resnet_narrow", "strides": (2, 2, 2), "num_classes": 19}
-    slim = FFNetConfig(task="segmentation_B", num_classes=19)
-    usual = slim.replace(backbone="resnet", dims=(64, 128, 256, 512), head_type="A", task="segmentation_A")
-    found: dict[str, FFNetConfig] = {}
-    for layers, depths in {46: (6, 8, 8), 74: (8, 12, 16), 122: (16, 24, 20)}.items():
-        small = FFNetConfig(
-            **narrow, depths=depths, dims=(64, 64, 128, 256), head_type="C_mobile", task="segmentation_C"
-        )
-        fused = small.replace(head_type="B_mobile", task="segmentation_B")
-        found[f"ffnet{layers}ns_ccc_mobile"] = small
-        found[f"ffnet{layers}ns_cbb_mobile"] = fused
-        found[f"ffnet{layers}n_cbb"] = fused.replace(head_type="B", dims=(64, 96, 160, 320))
-    slims = {40: (4, 5, 6, 4), 54: (5, 8, 8, 5), 78: (6, 12, 12, 8), 86: (8, 12, 16, 6), 150: (16, 18, 28, 12)}
-    for layers, depths in slims.items():
-        found[f"ffnet{layers}s_bbb_mobile"] = slim.replace(depths=depths)
-        found[f"ffnet{layers}s_bbx_mobile"] = slim.replace(depths=depths, task="classification", num_classes=1000)
-    depths_of = {34: (3, 4, 6, 3), 56: (4, 8, 12, 3), 86: (8, 12, 16, 6), 134: (8, 18, 28, 12), 150: (16, 18, 28, 12)}
-    found |= {f"ffnet{layers}_aaa": usual.replace(depths=depths) for layers, depths in depths_of.items()}
-    for layers, depths in {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}.items():
-        found[f"ffnet{layers}_aaa"] = usual.replace(block="bottleneck", depths=depths)
-    coarse = usual.replace(depths=(2, 2, 2, 2), strides=(2, 2, 2, 2), task="segmentation_C")
-    return found | {"ffnet18_daac": coarse}
+Depths = dict[int, tuple[int, ...]]
+"""Blocks of each stage by the number of layers that a network is named by."""
+
+_NARROW: Depths = {46: (6, 8, 8), 74: (8, 12, 16), 122: (16, 24, 20)}
+_SLIM: Depths = {40: (4, 5, 6, 4), 54: (5, 8, 8, 5), 78: (6, 12, 12, 8), 86: (8, 12, 16, 6), 150: (16, 18, 28, 12)}
+_BASIC: Depths = {34: (3, 4, 6, 3), 56: (4, 8, 12, 3), 86: (8, 12, 16, 6), 134: (8, 18, 28, 12), 150: (16, 18, 28, 12)}
+_BOTTLENECK: Depths = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+_BBB_MOBILE = FFNetConfig(task="segmentation_B", num_classes=19)
+_CBB_MOBILE = _BBB_MOBILE.replace(
+    backbone="resnet_narrow", depths=_NARROW[46], strides=(2, 2, 2), dims=(64, 64, 128, 256)
+)
+_AAA = _BBB_MOBILE.replace(backbone="resnet", dims=(64, 128, 256, 512), head_type="A", task="segmentation_A")
 
 
-VARIANTS = _variants()
+def _family(name: str, depths: Depths, config: FFNetConfig, **fields: Any) -> dict[str, FFNetConfig]:
+    return {name.format(layers): config.replace(depths=blocks, **fields) for layers, blocks in depths.items()}
+
+
+VARIANTS = {
+    **_family("ffnet{}ns_ccc_mobile", _NARROW, _CBB_MOBILE, head_type="C_mobile", task="segmentation_C"),
+    **_family("ffnet{}ns_cbb_mobile", _NARROW, _CBB_MOBILE),
+    **_family("ffnet{}n_cbb", _NARROW, _CBB_MOBILE, head_type="B", dims=(64, 96, 160, 320)),
+    **_family("ffnet{}s_bbb_mobile", _SLIM, _BBB_MOBILE),
+    **_family("ffnet{}s_bbx_mobile", _SLIM, _BBB_MOBILE, task="classification", num_classes=1000),
+    **_family("ffnet{}_aaa", _BASIC, _AAA),
+    **_family("ffnet{}_aaa", _BOTTLENECK, _AAA, block="bottleneck"),
+    "ffnet18_daac": _AAA.replace(depths=(2, 2, 2, 2), strides=(2, 2, 2, 2), task="segmentation_C"),
+}
 
 _UP_HEAD = r"^head\.layers\.1\.fam_"
 _IMAGE_HEAD = r"^head\.layers\.2\."

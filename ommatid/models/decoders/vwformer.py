@@ -189,7 +189,7 @@ REFERENCE_NAMES = [
 
 def convert_reference(state: dict[str, Tensor], model: VWFormer) -> dict[str, Tensor]:
     """Keys and values are one layer here; of packed projections, the queries are a layer of their own."""
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for name, value in join_layers(state, ("phi", "g"), "key_value").items():
         owner, packed, leaf = name.partition(".in_proj_")
         if packed:
