@@ -209,13 +209,14 @@ def init_(layer: nn.Module) -> None:
 
 
 def reference_outputs(model: FFNet | FFNetClassifier, image: Tensor) -> dict[str, Tensor]:
-    """Logits of pixels are those of the cells of the finest map."""
+    """Logits of pixels are those of the cells of the finest map; those of a single image have lost its axis."""
     maps = model.trunk(image)
     levels = model.up_head(maps)
     outputs = {f"stage{index}": features.permute(0, 3, 1, 2) for index, features in enumerate(maps)}
     outputs |= {"up32": levels[-1].permute(0, 3, 1, 2), "up4_every8": levels[0].permute(0, 3, 1, 2)[:, ::8]}
     if isinstance(model, FFNetClassifier):
-        return outputs | {"logits": model.head(model.image_head(levels))}
+        logits = model.head(model.image_head(levels))
+        return outputs | {"logits": logits[0] if len(logits) == 1 else logits}
     logits = model.pixel_head(levels).permute(0, 3, 1, 2)
     return outputs | {"logits": logits, "logits_stride8": logits[..., ::8, ::8]}
 
