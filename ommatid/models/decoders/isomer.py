@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ommatid.models.backbone import channels_last
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive
-from ommatid.models.decoders.all_mlp import AllMLP
+from ommatid.models.decoders.all_mlp import all_mlp
 from ommatid.models.decoders.encoder import backbone_of
 from ommatid.models.decoders.gathering_scattering import DROPOUT, GatheringScattering, init_conv_
 from ommatid.models.model import Model
@@ -95,7 +95,7 @@ class SaliencyHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.levels = AllMLP(channels, dim)
+        self.levels = all_mlp(channels, dim)
         self.project = ConvNorm(dim, dim // 4, 3, act=nn.ReLU())
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = Conv2d(dim // 4, 1, 1)
