@@ -1,0 +1,1 @@
+"""Learning from another model: its attention, its layers, its features or its answers beside the labels."""
