@@ -1,0 +1,1 @@
+"""Several trained models become one of the same cost."""
