@@ -1,1 +1,1 @@
-"""Training on pictures without labels, of another kind than those with labels."""
+"""A trained model learns something new: other tasks, pictures of another kind without labels, what it meets in use."""
