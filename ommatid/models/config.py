@@ -16,8 +16,8 @@ from ommatid.ops.refusal import suggest
 class PartConfig:
     """Numbers that shape a part. Families add their own fields, with defaults.
 
-    Values are coerced to their declared types (a JSON list becomes a tuple, 4 becomes 4.0), so that a config
-    read back from a file equals the one that was written.
+    Values are coerced to their declared types (a JSON list becomes a tuple, 4 becomes 4.0, a table the config that a
+    field is declared to be), so that a config read back from a file equals the one that was written.
 
     Raises:
         ValueError: a value is not of the declared type, or a family's own check fails; it names the field, the value
@@ -126,6 +126,8 @@ def coerce(field: str, value: Any, kind: Any) -> Any:
     if origin is dict:
         require(isinstance(value, dict), field, value, "a table of names and values")
         return {key: coerce(f"{field}.{key}", item, arguments[1]) for key, item in value.items()}
+    if isinstance(kind, type) and issubclass(kind, PartConfig) and isinstance(value, dict):
+        return kind.from_dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
