@@ -22,6 +22,11 @@ def rsa(x: Tensor, y: Tensor) -> Tensor:
 
     The correlation between the cosines of all pairs of samples in one and in the other.
     """
-    cosines = (features @ features.mT for features in (F.normalize(x, dim=-1), F.normalize(y, dim=-1)))
-    centred = (matrix.flatten(-2) - matrix.mean((-2, -1))[..., None] for matrix in cosines)
-    return F.cosine_similarity(*centred, dim=-1)
+    return F.cosine_similarity(_centred_cosines(x), _centred_cosines(y), dim=-1)
+
+
+def _centred_cosines(features: Tensor) -> Tensor:
+    """(..., n, p) -> (..., n n), less their mean."""
+    directions = F.normalize(features, dim=-1)
+    cosines = (directions @ directions.mT).flatten(-2)
+    return cosines - cosines.mean(-1, keepdim=True)

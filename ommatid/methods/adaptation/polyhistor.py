@@ -231,7 +231,7 @@ class Polyhistor(Procedure):
             rank=config.rank,
         )
 
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         answers = {}
         for layer, (down, up) in enumerate(self.adapters(self.config.task)):
             answers[f"y{layer}"] = adapt(inputs[f"x{layer}"], down, up)

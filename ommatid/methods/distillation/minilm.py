@@ -136,7 +136,7 @@ class MiniLM(Procedure):
 
     config: MiniLMConfig
 
-    def forward(self, mask: Tensor | None = None, **projected: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, mask: Tensor | None = None, **projected: Tensor) -> dict[str, Tensor]:
         config = self.config
         teacher, student = (
             Projections(*(projected[f"{owner}_{name}"] for name in "qkv")) for owner in ("teacher", "student")

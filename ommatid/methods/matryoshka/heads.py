@@ -61,6 +61,7 @@ class MatryoshkaHead(nn.Module):
     @property
     def _shared(self) -> tuple[Tensor, Tensor | None]:
         (classifier,) = self.classifiers
+        assert isinstance(classifier, nn.Linear)
         return classifier.weight, classifier.bias
 
 

@@ -59,8 +59,8 @@ def added_in_parts(vectors: Parameters, coefficients: Tensor, partition: Partiti
 
 def linearised(model: nn.Module, base: Parameters, change: Parameters, *inputs: Tensor) -> Tensor:
     """The model's answer with parameters `base`, plus its derivative in the direction of the change."""
-    answer, derivative = jvp(lambda parameters: functional_call(model, parameters, inputs), (base,), (change,))
-    return answer + derivative
+    answered = jvp(lambda parameters: functional_call(model, parameters, inputs), (base,), (change,))
+    return answered[0] + answered[1]
 
 
 class Composition(nn.Module):

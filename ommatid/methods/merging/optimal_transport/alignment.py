@@ -113,11 +113,17 @@ def ground_cost(source: Tensor, anchor: Tensor, config: TransportConfig) -> Tens
         # By one matrix product, many times faster; its rounding matters to a map in float32, not in float64.
         cost = torch.cdist(source, anchor, compute_mode="use_mm_for_euclid_dist")
         cost = cost.square() if config.squared else cost
-    if config.metric_norm == "log":
-        return cost.log1p()
-    if config.metric_norm == "none":
-        return cost
-    size = {"max": cost.max, "mean": cost.mean, "median": cost.median}[config.metric_norm]()
+    match config.metric_norm:
+        case "log":
+            return cost.log1p()
+        case "none":
+            return cost
+        case "max":
+            size = cost.max()
+        case "mean":
+            size = cost.mean()
+        case "median":
+            size = cost.median()
     return cost / size if size > 0 else cost
 
 

@@ -122,7 +122,7 @@ BLOCK, PUBLISHED_BLOCK = "blocks.", "vit.encoder.layer."
 
 def published_weights(model: ViT) -> dict[str, Tensor]:
     """The parameters by the names of the published models, queries, keys and values apart."""
-    named = {}
+    named: dict[str, Tensor] = {}
     for name, value in model.named_parameters():
         number, _, inner = name.removeprefix(BLOCK).partition(".") if name.startswith(BLOCK) else ("", "", name)
         prefix = f"{PUBLISHED_BLOCK}{number}." if number else ""
