@@ -128,9 +128,9 @@ class VL2VConfig(PartConfig):
         require_positive(
             input_dim=self.input_dim, feature_dim=self.feature_dim, embed_dim=self.embed_dim, size=self.size
         )
-        shares = {"image_weight": (self.image_weight,), "mix": (self.mix or 0.0,), "lambdas": self.lambdas}
-        for name, values in shares.items():
-            require(all(0 <= value <= 1 for value in values), name, values, "from 0 to 1")
+        require(0 <= self.image_weight <= 1, "image_weight", self.image_weight, "from 0 to 1")
+        require(self.mix is None or 0 <= self.mix <= 1, "mix", self.mix, "from 0 to 1, or none")
+        require(all(0 <= share <= 1 for share in self.lambdas), "lambdas", self.lambdas, "numbers from 0 to 1")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
