@@ -16,6 +16,7 @@ from torchvision.ops import box_area, generalized_box_iou_loss, sigmoid_focal_lo
 
 from ommatid.models.config import require, require_positive
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
+from ommatid.models.decoders.one_stage import boxes_at, edges_from
 from ommatid.models.dense import Detector, Targets
 from ommatid.models.registry import register
 from ommatid.nn.conv import Conv2d, ConvNorm
@@ -165,16 +166,6 @@ class FCOS(Detector):
         smallest, thing = areas.min(1)
         labels = torch.where(smallest.isinf(), self.num_classes, target["labels"][thing])
         return labels, edges[torch.arange(len(places), device=places.device), thing]
-
-
-def edges_from(places: Tensor, boxes: Tensor) -> Tensor:
-    """(N, 2) and (n, 4) -> (N, n, 4): distances to the left, top, right and bottom; negative outside of a box."""
-    return torch.cat([places[:, None] - boxes[:, :2], boxes[:, 2:] - places[:, None]], -1)
-
-
-def boxes_at(places: Tensor, edges: Tensor) -> Tensor:
-    """(..., 2) and distances (..., 4) -> boxes (..., 4)."""
-    return torch.cat([places - edges[..., :2], places + edges[..., 2:]], -1)
 
 
 def centre_share(edges: Tensor) -> Tensor:

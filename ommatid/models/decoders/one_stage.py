@@ -45,3 +45,13 @@ def cell_centers(size: tuple[int, int], stride: int, device: torch.device) -> Te
     rows, columns = (torch.arange(side, device=device) for side in size)
     y, x = torch.meshgrid((rows + 0.5) * stride, (columns + 0.5) * stride, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def edges_from(places: Tensor, boxes: Tensor) -> Tensor:
+    """(N, 2) and (n, 4) -> (N, n, 4): distances to the left, top, right and bottom; negative outside of a box."""
+    return torch.cat([places[:, None] - boxes[:, :2], boxes[:, 2:] - places[:, None]], -1)
+
+
+def boxes_at(places: Tensor, edges: Tensor) -> Tensor:
+    """(..., 2) and distances (..., 4) -> boxes (..., 4)."""
+    return torch.cat([places - edges[..., :2], places + edges[..., 2:]], -1)
