@@ -29,6 +29,8 @@ from ommatid.ops.recurrence import linear_recurrence
 SECTION_STATES = 2**19
 # States of one step over all chunks: fewer, and the time goes into calls; more, and chunks are too short.
 STEP_STATES = 2**14
+# Chunks take a pass more over the states: it costs more than fewer calls save where they are only a few.
+FEWEST_CHUNKS = 8
 
 Steps = Sequence[Tensor]
 
@@ -147,7 +149,8 @@ class _Cut(NamedTuple):
 def _plan(length: int, states: int) -> _Cut:
     """How to cut a sequence with `states` states at every step, best without a remainder."""
     section = _divisor_or(length, max(1, SECTION_STATES // max(1, states)))
-    chunks = _divisor_or(section, min(STEP_STATES // max(1, states), math.isqrt(section)) or 1)
+    together = STEP_STATES // max(1, states)
+    chunks = _divisor_or(section, min(together, math.isqrt(section))) if together >= FEWEST_CHUNKS else 1
     steps = math.ceil(section / chunks)
     return _Cut(math.ceil(length / (chunks * steps)), chunks, steps)
 
