@@ -197,7 +197,14 @@ class LeYOLODetector(RowDetector):
     config: LeYOLOConfig
 
     def __init__(self, config: LeYOLOConfig) -> None:
-        super().__init__(config, config.graph, config.scaling, MAKERS, branch)
+        super().__init__(
+            config,
+            config.graph,
+            in_channels=config.in_channels,
+            scaling=config.scaling,
+            makers=MAKERS,
+            branch=branch,
+        )
 
 
 def reference_outputs(model: LeYOLO | LeYOLODetector, image: Tensor) -> dict[str, Tensor]:

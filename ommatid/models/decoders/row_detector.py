@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.models.backbone import channels_last
-from ommatid.models.config import Config, require
+from ommatid.models.config import PartConfig, require
 from ommatid.models.decoders.one_stage import boxes_at, cell_centers
 from ommatid.models.decoders.rows import DETECTOR_NORMS, Graph, Maker, RowGraph, Scaling, rows_of, set_batch_norms_
 from ommatid.models.decoders.task_aligned import CLASS, box_losses, task_aligned
@@ -77,19 +77,26 @@ class RowDetector(Detector):
     Args:
         config: of the family.
         graph: the rows.
-        scaling, makers: as in `RowGraph`.
+        in_channels, scaling, makers: as in `RowGraph`.
         branch: as in `DistanceHead`.
     """
 
     def __init__(
-        self, config: Config, graph: Graph, scaling: Scaling, makers: Mapping[str, Maker], branch: Branch
+        self,
+        config: PartConfig,
+        graph: Graph,
+        *,
+        in_channels: int,
+        scaling: Scaling,
+        makers: Mapping[str, Maker],
+        branch: Branch,
     ) -> None:
         super().__init__(config)
         *rows, last = rows_of(graph)
         require(not last.arguments, f"graph[{len(rows)}]", list(last), "[from, 'detect']")
-        require(config.num_classes > 0, "num_classes", config.num_classes, "1 or more")
-        self.num_classes, self.overlap = config.num_classes, OVERLAP
-        self.rows = RowGraph(rows, config.in_channels, makers, scaling)
+        require(scaling.num_classes > 0, "num_classes", scaling.num_classes, "1 or more")
+        self.num_classes, self.overlap = scaling.num_classes, OVERLAP
+        self.rows = RowGraph(rows, in_channels, makers, scaling)
         self.sources = last.sources
         found = [self.rows.strides[source] for source in last.sources]
         whole = all(stride.denominator == 1 for stride in found) and found == sorted(set(found))
@@ -99,7 +106,7 @@ class RowDetector(Detector):
         self.strides = tuple(int(stride) for stride in found)
         self.levels = tuple((stride, 1) for stride in self.strides)
         dims = [self.rows.dims[source] for source in last.sources]
-        self.head = DistanceHead(dims, self.strides, config.num_classes, branch)
+        self.head = DistanceHead(dims, self.strides, scaling.num_classes, branch)
         set_batch_norms_(self, **DETECTOR_NORMS)
 
     def maps(self, image: Tensor, wanted: Sequence[int]) -> list[Tensor]:

@@ -24,7 +24,20 @@ LEYOLO = [
     [-1, "block", 24, 3, None, 1, False],
     [[2, 8, 5], "detect"],
 ]
-DETECTORS: dict[str, list[Any]] = {"leyolo": LEYOLO}
+MAMBA_YOLO = [
+    [-1, "stem", 16, 3],
+    [-1, "vss", 16, 1],
+    [-1, "merge", 24],
+    [-1, "vss", 24, 1],
+    [-1, "merge", 32],
+    [-1, "sppf", 32, 3],
+    [-1, "upsample"],
+    [[-1, 3], "concat"],
+    [-1, "xss", 24, 2],
+    [-1, "conv", 24, 3, 2],
+    [[8, 9], "detect"],
+]
+DETECTORS: dict[str, list[Any]] = {"leyolo": LEYOLO, "mamba_yolo": MAMBA_YOLO}
 
 
 def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
