@@ -131,3 +131,14 @@ SELECTIVE_SCAN_PARAMETERS = {
     "A_logs": "A_log",
     "Ds": "D",
 }
+
+
+# Multi-scale deformable attention beside PyTorch's multi-head attention: Deformable DETR (arXiv 2010.04159).
+DEFORMABLE_NAMES = [
+    (r"\.sampling_offsets\.", ".offsets."),
+    (r"\.attention_weights\.", ".weights."),
+    (r"\.value_proj\.", ".value."),
+    (r"\.output_proj\.", ".proj."),
+    (r"\.in_proj_(weight|bias)$", r".qkv.\1"),
+    (r"\.out_proj\.", ".proj."),
+]

@@ -50,15 +50,23 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, query: Tensor, reference: Tensor, tokens: Tensor, sizes: Sizes, box_sides: Tensor | None = None
+        self,
+        query: Tensor,
+        reference: Tensor,
+        tokens: Tensor,
+        sizes: Sizes,
+        box_sides: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
             query: (B, Q, C). tokens: (B, N, C), the cells of all maps, one map after another.
-            reference: (x, y) where a query is, as shares of a map's sides; broadcastable to (B, Q, 2).
+            reference: (x, y) where a query is, as shares of a map's sides; broadcastable to (B, Q, 2), or to
+                (B, Q, levels, 2) where it is not the same in all.
             sizes: (rows, columns) of each map.
-            box_sides: (B, Q, 2), (width, height) of the query's box: offsets are then counted in halves of them, over
-                the number of points; in cells of each map where None.
+            box_sides: (B, Q, 2) or by level too, (width, height) of the query's box: offsets are then counted in halves
+                of them, over the number of points; in cells of each map where None.
+            valid: (B, N) booleans, false for cells that count as 0; all are valid where None.
         """
         heads, _, points = self.shape
         offsets = self.offsets(query).unflatten(-1, (*self.shape, 2))
@@ -67,7 +75,15 @@ class DeformableAttention(nn.Module):
             sides = torch.tensor([(columns, rows) for rows, columns in sizes], device=query.device)
             steps = offsets / sides[:, None]
         else:
-            steps = offsets * box_sides[:, :, None, None, None] * (0.5 / points)
-        locations = reference[:, :, None, None, None] + steps
-        values = self.value(tokens).unflatten(-1, (heads, -1))
+            steps = offsets * by_level(box_sides) * (0.5 / points)
+        locations = by_level(reference) + steps
+        values = self.value(tokens)
+        if valid is not None:
+            values = values * valid[..., None]
+        values = values.unflatten(-1, (heads, -1))
         return self.proj(deformable_attention(values, sizes, locations, weights))
+
+
+def by_level(pairs: Tensor) -> Tensor:
+    """(B, Q, 2), or (B, Q, levels, 2) -> (B, Q, 1, 1 or levels, 1, 2)."""
+    return (pairs[:, :, None] if pairs.dim() == 3 else pairs)[:, :, None, :, None]

@@ -25,6 +25,22 @@ def sine_position(rows: int, columns: int, dim: int, device: torch.device | None
     return torch.cat([y[:, None].expand(-1, columns, -1), x.expand(rows, -1, -1)], dim=-1)
 
 
+def sine_position_within(valid: Tensor, dim: int) -> Tensor:
+    """`sine_position` of maps that are only partly of an image: (B, rows, columns) booleans -> (B, rows, columns, dim).
+
+    Rows and columns are counted over valid cells alone, along each line by itself.
+
+    Raises:
+        ValueError: dim is odd.
+    """
+    if dim % 2:
+        raise ValueError(f"dim = {dim} is not possible: allowed is an even number of channels")
+    counts = [valid.float().cumsum(axis) for axis in (1, 2)]
+    lasts = [counts[0][:, -1:], counts[1][:, :, -1:]]
+    places = [2 * math.pi * count / (last + 1e-6) for count, last in zip(counts, lasts, strict=True)]
+    return torch.cat([waves(place, dim // 2) for place in places], dim=-1)
+
+
 def waves(position: Tensor, dim: int) -> Tensor:
     """(...) -> (..., dim): sin(p / t) in even channels and cos(p / t) in odd ones, t = 10000^(2 floor(j / 2) / dim)."""
     channel = torch.arange(dim, device=position.device)

@@ -28,3 +28,9 @@ def resample(
     corners = None if mode == "nearest" else align_corners
     resized = F.interpolate(channels_first, size=size, mode=mode, antialias=antialias, align_corners=corners)
     return resized.permute(0, 2, 3, 1).to(features.dtype)
+
+
+def resample_corners(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map (B, H, W, C) resampled to `size`, bilinear, so that the centres of its corner cells stay in the corners."""
+    channels_first = features.permute(0, 3, 1, 2)
+    return F.interpolate(channels_first, size=size, mode="bilinear", align_corners=True).permute(0, 2, 3, 1)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
+from torchvision.ops import box_convert, sigmoid_focal_loss
 
 from ommatid.models.config import require, require_divisible, require_positive
 from ommatid.models.decoders.deformable_pixels import GROUPS, DeformableEncoder
 from ommatid.models.decoders.encoder import Encoder, EncoderConfig
 from ommatid.models.decoders.masked_attention import perceptron
 from ommatid.models.decoders.one_stage import PRIOR
+from ommatid.models.decoders.set_losses import CLASS, box_losses, focal_loss, pair_up
 from ommatid.models.dense import Detector, Targets
 from ommatid.models.registry import register
 from ommatid.nn.deformable_attention import DeformableAttention
@@ -27,10 +28,6 @@ from ommatid.nn.feedforward import MLP
 from ommatid.nn.query_attention import QueryAttention
 from ommatid.nn.sine_position import waves
 from ommatid.ops.deformable_attention import Sizes
-from ommatid.ops.matching import hungarian
-
-CLASS, BOX, OVERLAP = 2.0, 5.0, 2.0
-"""Weights of the terms, in the costs of pairs and in the loss."""
 
 Step = tuple[Tensor, Tensor]
 """Class logits (B, Q, K) and boxes (B, Q, 4), centre and sides as shares of the padded image."""
@@ -66,21 +63,48 @@ class DeformableDETRConfig(EncoderConfig):
 
 
 class BoxQueryLayer(nn.Module):
-    """Queries look at one another, around their boxes in all maps, and think: (B, Q, C) -> (B, Q, C); post-norm."""
+    """Queries look at one another, around their boxes in all maps, and think: (B, Q, C) -> (B, Q, C); post-norm.
 
-    def __init__(self, dim: int, heads: int, levels: int, mlp_dim: int) -> None:
+    Args:
+        dim: C.
+        heads: of both attentions.
+        levels: number of maps.
+        mlp_dim: inner width.
+        points: places that a head looks at in each map.
+        dropout: of each branch's answer and inside the MLP, in training.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, levels: int, mlp_dim: int, *, points: int = 4, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.attention = QueryAttention(dim, heads)
-        self.cross = DeformableAttention(dim, heads, levels)
-        self.mlp = MLP(dim, mlp_dim, act=nn.ReLU())
+        self.cross = DeformableAttention(dim, heads, levels, points)
+        self.mlp = MLP(dim, mlp_dim, act=nn.Sequential(nn.ReLU(), nn.Dropout(dropout)))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, place: Tensor, boxes: Tensor, tokens: Tensor, sizes: Sizes, allowed: Tensor | None
+        self,
+        x: Tensor,
+        place: Tensor,
+        boxes: Tensor,
+        tokens: Tensor,
+        sizes: Sizes,
+        allowed: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        x = self.norms[0](x + self.attention(x + place, x + place, x, allowed))
-        x = self.norms[1](x + self.cross(x + place, boxes[..., :2], tokens, sizes, boxes[..., 2:]))
-        return self.norms[2](x + self.mlp(x))
+        """
+        Args:
+            x: (B, Q, C). place: added to x where it is asked with; broadcastable to it.
+            boxes: (B, Q, 4), centre and sides as shares of the maps, or centres only; by level too, as `cross` takes.
+            tokens, sizes, valid: as `cross` takes.
+            allowed: as `attention` takes.
+        """
+        sides = boxes[..., 2:] if boxes.shape[-1] == 4 else None
+        x = self.norms[0](x + self.dropout(self.attention(x + place, x + place, x, allowed)))
+        x = self.norms[1](x + self.dropout(self.cross(x + place, boxes[..., :2], tokens, sizes, sides, valid)))
+        return self.norms[2](x + self.dropout(self.mlp(x)))
 
 
 @register("deformable_detr", DeformableDETRConfig)
@@ -145,7 +169,9 @@ class DeformableDETR(Detector):
         count = max(sum(map(len, truths)), 1)
         sums: dict[str, Tensor] = {}
         for class_logits, found in steps:
-            terms = matched_losses(class_logits[:, extra:].float(), found[:, extra:].float(), truths, labels, count)
+            logits, boxes = class_logits[:, extra:].float(), found[:, extra:].float()
+            pairs = pair_up(logits.detach().sigmoid(), boxes.detach(), truths, labels)
+            terms = {"classes": focal_loss(logits, pairs, count)} | pairs.box_losses(boxes, count)
             if extra:
                 shown = self._shown_losses(class_logits[:, :extra].float(), found[:, :extra].float(), truths, labels)
                 terms |= {f"shown_{name}": value for name, value in shown.items()}
@@ -219,37 +245,3 @@ def move_layers(dim: int) -> nn.Sequential:
     for parameter in layers[-1].parameters():
         nn.init.zeros_(parameter)
     return layers
-
-
-def matched_losses(
-    class_logits: Tensor, found: Tensor, truths: list[Tensor], labels: list[Tensor], count: int
-) -> dict[str, Tensor]:
-    """The weighted terms of one layer, its queries paired with the boxes of each image."""
-    wanted, chosen, true = torch.zeros_like(class_logits), [], []
-    for index, (boxes, label) in enumerate(zip(truths, labels, strict=True)):
-        rows, columns = hungarian(pair_costs(class_logits[index], found[index], boxes, label))
-        wanted[index, rows, label[columns]] = 1.0
-        chosen.append(found[index, rows])
-        true.append(boxes[columns])
-    focal = sigmoid_focal_loss(class_logits, wanted, reduction="sum")
-    return {"classes": CLASS * focal / count} | box_losses(torch.cat(chosen), torch.cat(true), count)
-
-
-def box_losses(found: Tensor, truth: Tensor, count: int) -> dict[str, Tensor]:
-    """Weighted terms of boxes (n, 4), centre and sides."""
-    ours, theirs = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (found, truth))
-    overlap = torch.diag(generalized_box_iou(ours, theirs))
-    return {
-        "boxes": BOX * F.l1_loss(found, truth, reduction="sum") / count,
-        "overlap": OVERLAP * (1 - overlap).sum() / count,
-    }
-
-
-@torch.no_grad()
-def pair_costs(class_logits: Tensor, found: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """(Q, n): what it costs to pair each query of an image with each of its n boxes."""
-    share = class_logits.sigmoid()[:, labels]
-    hit = 0.25 * (1 - share) ** 2 * -(share + 1e-8).log()
-    miss = 0.75 * share**2 * -(1 - share + 1e-8).log()
-    overlap = generalized_box_iou(box_convert(found, "cxcywh", "xyxy"), box_convert(boxes, "cxcywh", "xyxy"))
-    return CLASS * (hit - miss) + BOX * torch.cdist(found, boxes, p=1) - OVERLAP * overlap

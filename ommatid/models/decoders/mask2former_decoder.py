@@ -15,6 +15,7 @@ from ommatid.models.config import PartConfig, require, require_divisible, requir
 from ommatid.models.decoders.deformable_pixels import GROUPS, DeformablePixels
 from ommatid.models.decoders.masked_attention import MaskedAttentionDecoder, Prediction
 from ommatid.models.model import Model
+from ommatid.models.names import DEFORMABLE_NAMES
 from ommatid.models.registry import register
 
 
@@ -148,10 +149,7 @@ _LAYERS = r"^predictor\.transformer_"
 REFERENCE_NAMES = [
     (r"^pixel_decoder\.input_proj\.", "pixels.encoder.projections."),
     (r"^pixel_decoder\.transformer\.level_embed$", "pixels.encoder.level"),
-    (_ENCODER + r"self_attn\.sampling_offsets\.", r"pixels.encoder.layers.\1.attention.offsets."),
-    (_ENCODER + r"self_attn\.attention_weights\.", r"pixels.encoder.layers.\1.attention.weights."),
-    (_ENCODER + r"self_attn\.value_proj\.", r"pixels.encoder.layers.\1.attention.value."),
-    (_ENCODER + r"self_attn\.output_proj\.", r"pixels.encoder.layers.\1.attention.proj."),
+    (_ENCODER + r"self_attn\.", r"pixels.encoder.layers.\1.attention."),
     (_ENCODER + r"norm1\.", r"pixels.encoder.layers.\1.norm."),
     (_ENCODER + r"norm2\.", r"pixels.encoder.layers.\1.mlp.norm."),
     (_ENCODER + r"linear(\d)\.", r"pixels.encoder.layers.\1.mlp.inner.fc\2."),
@@ -162,8 +160,7 @@ REFERENCE_NAMES = [
     (_LAYERS + r"self_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.1."),
     (_LAYERS + r"ffn_layers\.(\d+)\.linear(\d)\.", r"queries.blocks.\1.mlp.fc\2."),
     (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.2."),
-    (r"\.in_proj_(weight|bias)$", r".qkv.\1"),
-    (r"\.out_proj\.", ".proj."),
+    *DEFORMABLE_NAMES,
     (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
     (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
     (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{2 * int(match[1])}."),

@@ -18,6 +18,7 @@ from ommatid.models.config import PartConfig, require, require_divisible, requir
 from ommatid.models.registry import register
 from ommatid.models.restorer import Restorer, Sides
 from ommatid.nn.conv import Conv2d
+from ommatid.ops.resize import resample_corners
 
 COLOURS = 3
 SMALLEST = 15
@@ -127,7 +128,8 @@ class FeatEnHancer(Restorer):
 
     def restore(self, image: Tensor) -> Tensor:
         scales, coarsest = self.scales(channels_last(image))
-        fine = torch.cat([scales.joined, enlarged(coarsest, scales.joined)], dim=-1)
+        size = (image.shape[2], image.shape[3])
+        fine = torch.cat([scales.joined, resample_corners(coarsest, size)], dim=-1)
         changes = self.changes(self.join(fine)).tanh().unflatten(-1, (-1, COLOURS)).sum(-2)
         return image + changes.permute(0, 3, 1, 2)
 
@@ -135,7 +137,7 @@ class FeatEnHancer(Restorer):
         """(B, H, W, 3) -> its features, and those of an eighth of it, (B, h', w', C)."""
         quarter = self.quarter(image)
         full, fourth = self.extract(image).relu(), self.extract(quarter).relu()
-        joined = full + enlarged(self.aggregate(full, fourth), full)
+        joined = full + resample_corners(self.aggregate(full, fourth), (image.shape[1], image.shape[2]))
         return Scales(full, fourth, joined), self.extract(self.eighth(quarter))
 
     def exported_sides(self) -> Sides:
@@ -144,13 +146,6 @@ class FeatEnHancer(Restorer):
 
 def conv3x3(in_dim: int, dim: int) -> Conv2d:
     return Conv2d(in_dim, dim, 3, padding=1)
-
-
-def enlarged(features: Tensor, like: Tensor) -> Tensor:
-    """A map resampled to the size of another, bilinear between the centres of its corner cells."""
-    size = like.shape[1:3]
-    resized = F.interpolate(features.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=True)
-    return resized.permute(0, 2, 3, 1)
 
 
 def reference_outputs(model: FeatEnHancer, image: Tensor) -> dict[str, Tensor]:
