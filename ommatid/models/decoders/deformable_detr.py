@@ -239,9 +239,16 @@ def class_layer(dim: int, num_classes: int) -> nn.Linear:
     return layer
 
 
-def move_layers(dim: int) -> nn.Sequential:
-    """How a box is refined, in logits; not at all at first."""
-    layers = perceptron(dim, dim, dim, 4)
-    for parameter in layers[-1].parameters():
-        nn.init.zeros_(parameter)
+def move_layers(dim: int, numbers: int = 4, *, sides: float = 0.0) -> nn.Sequential:
+    """How a box of so many numbers is refined, in logits: at first not at all, but for the sides behind its centre."""
+    layers = perceptron(dim, dim, dim, numbers)
+    last = layers[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias[2:], sides)
     return layers
+
+
+SMALL_SIDES = -2.0
+"""Logits of the sides of boxes that are a tenth of the image."""

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 from ommatid.models.backbone import Backbone, channels_last, classifier
 from ommatid.models.config import Config, require, require_positive
 from ommatid.models.decoders.row_detector import RowDetector, detector_outputs
-from ommatid.models.decoders.rows import Graph, Made, RowGraph, Scaling, canonical, concat, rows_of, sppf, upsample
+from ommatid.models.decoders.rows import (
+    Graph,
+    Made,
+    Maker,
+    RowGraph,
+    Scaling,
+    canonical,
+    concat,
+    rows_of,
+    sppf,
+    upsample,
+)
 from ommatid.models.registry import register, register_part
 from ommatid.nn.conv import Conv2d, ConvNorm
 from ommatid.nn.residual import Residual
@@ -142,7 +153,7 @@ def block(
     return Made(layer, dim, Fraction(stride))
 
 
-MAKERS = {"conv": conv, "block": block, "sppf": sppf, "upsample": upsample, "concat": concat}
+MAKERS: dict[str, Maker] = {"conv": conv, "block": block, "sppf": sppf, "upsample": upsample, "concat": concat}
 
 
 def branch(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:

@@ -20,6 +20,7 @@ from ommatid.models.decoders.rows import (
     DETECTOR_NORMS,
     Graph,
     Made,
+    Maker,
     RowGraph,
     Scaling,
     canonical,
@@ -200,7 +201,7 @@ def require_odd(kernel_size: int) -> None:
     require(kernel_size % 2 == 1, "kernel_size", kernel_size, "an odd number")
 
 
-MAKERS = {
+MAKERS: dict[str, Maker] = {
     "stem": stem,
     "vss": vss,
     "merge": merge,

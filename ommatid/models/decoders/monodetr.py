@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ommatid.models.backbone import channels_last
 from ommatid.models.config import PartConfig, require, require_divisible, require_positive
 from ommatid.models.decoders.box_refinement import refined
-from ommatid.models.decoders.deformable_detr import class_layer
+from ommatid.models.decoders.deformable_detr import SMALL_SIDES, class_layer, move_layers
 from ommatid.models.decoders.deformable_pixels import DeformableEncoderLayer
 from ommatid.models.decoders.masked_attention import perceptron
 from ommatid.models.decoders.monodetr_decoding import detections
@@ -180,7 +180,9 @@ class MonoDETR(Model):
             for _ in range(config.decoder_layers)
         )
         self.classes = nn.ModuleList(class_layer(DIM, config.num_classes) for _ in self.layers)
-        self.moves = nn.ModuleList(perceptron(DIM, DIM, DIM, 6) for _ in self.layers)
+        self.moves = nn.ModuleList(
+            move_layers(DIM, 6, sides=0.0 if index else SMALL_SIDES) for index in range(config.decoder_layers)
+        )
         self.sizes = nn.ModuleList(perceptron(DIM, DIM, 3) for _ in self.layers)
         self.headings = nn.ModuleList(perceptron(DIM, DIM, 2 * HEADING_BINS) for _ in self.layers)
         self.distances = nn.ModuleList(perceptron(DIM, DIM, 2) for _ in self.layers)
@@ -191,16 +193,8 @@ class MonoDETR(Model):
                 "reference": perceptron(DIM, DIM, 2),
             }
         ).requires_grad_(False)
-        self.init_()
-
-    def init_(self) -> None:
-        """Boxes stay where their queries are, the first of them smaller than half of the image."""
         nn.init.xavier_uniform_(self.reference.weight)
         nn.init.zeros_(self.reference.bias)
-        for layers in self.moves:
-            nn.init.zeros_(layers[-1].weight)
-            nn.init.zeros_(layers[-1].bias)
-        nn.init.constant_(self.moves[0][-1].bias[2:], -2.0)
 
     def forward(self, f8: Tensor, f16: Tensor, f32: Tensor, focal: Tensor) -> dict[str, Tensor]:
         depth, answers = self.answers(f8, f16, f32, focal, groups=1)

@@ -68,10 +68,11 @@ class PyramidFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         projected = [project(level) for project, level in zip(self.projections, maps, strict=True)]
-        coarsest, *finer_steps = reversed(self.steps)
+        *finer_steps, coarsest = self.steps
+        assert isinstance(coarsest, Fusion)
         path = coarsest.after(projected[-1])
         fused = [path]
-        for step, level in zip(finer_steps, reversed(projected[:-1]), strict=True):
+        for step, level in zip(reversed(finer_steps), reversed(projected[:-1]), strict=True):
             path = step(level, path)
             fused.append(path)
         return fused

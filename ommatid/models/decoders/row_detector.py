@@ -114,7 +114,7 @@ class RowDetector(Detector):
         return self.rows(channels_last(self.rows.padded(image)), wanted)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        outputs = {}
+        outputs: dict[str, Tensor] = {}
         for index, (bins, class_logits) in enumerate(self.head(self.maps(image, self.sources))):
             outputs |= {f"bins{index}": bins, f"class_logits{index}": class_logits}
         return outputs

@@ -17,7 +17,7 @@ from torchvision.ops import box_convert
 from ommatid.models.backbone import channels_last
 from ommatid.models.config import require
 from ommatid.models.decoders.box_refinement import refined
-from ommatid.models.decoders.deformable_detr import BoxQueryLayer, class_layer, move_layers
+from ommatid.models.decoders.deformable_detr import SMALL_SIDES, BoxQueryLayer, class_layer, move_layers
 from ommatid.models.decoders.deformable_pixels import GROUPS, xavier_conv
 from ommatid.models.decoders.masked_attention import perceptron
 from ommatid.models.decoders.pyramid_fusion import PyramidFusion
@@ -139,7 +139,7 @@ class ViDT(ViDTBase):
         )
         heads = config.decoder_layers + 1 if config.box_refine else 1
         self.classes = nn.ModuleList(class_layer(DIM, config.num_classes) for _ in range(heads))
-        self.moves = nn.ModuleList(small_boxes(DIM) for _ in range(heads))
+        self.moves = nn.ModuleList(move_layers(DIM, sides=0.0 if head else SMALL_SIDES) for head in range(heads))
         overlap_heads = heads if config.iou_aware else 0
         self.overlaps = nn.ModuleList(perceptron(DIM, DIM, DIM, 1) for _ in range(overlap_heads))
         vector_dims = (DIM, config.vector_hidden, config.vector_hidden, config.vector_dim)
@@ -277,13 +277,6 @@ class ViDTWithoutNeck(ViDTBase):
         """Cross-entropy of the classes, L1 and IoU of the boxes."""
         answer = self(image)
         return plain_losses(answer["logits"].float(), answer["boxes"].float(), Things.of(targets, image))
-
-
-def small_boxes(dim: int) -> nn.Sequential:
-    """`move_layers` that start with boxes smaller than the half of the image."""
-    layers = move_layers(dim)
-    nn.init.constant_(layers[-1].bias[2:], -2.0)
-    return layers
 
 
 def named(step: Step) -> list[tuple[str, Tensor]]:

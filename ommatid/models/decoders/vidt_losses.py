@@ -27,14 +27,14 @@ IOU, VECTOR, LABEL = 2.0, 3.0, 2.0
 class Things(NamedTuple):
     """What is in each image: boxes (n, 4) as centre and sides in shares, labels (n,), and masks (n, H, W).
 
-    corners: the same boxes, x1 y1 x2 y2 in pixels. count: things of all images, at least 1.
+    corners: the same boxes, x1 y1 x2 y2 in pixels. number: of things in all images, at least 1.
     """
 
     boxes: list[Tensor]
     labels: list[Tensor]
     masks: list[Tensor]
     corners: list[Tensor]
-    count: int
+    number: int
 
     @classmethod
     def of(cls, targets: Targets, image: Tensor) -> Self:
@@ -68,9 +68,9 @@ def decoder_losses(steps: Sequence[Step], things: Things) -> dict[str, Tensor]:
 def step_losses(step: Step, things: Things) -> dict[str, Tensor]:
     logits, boxes = step.logits.float(), step.boxes.float()
     pairs = pair_up(logits.detach().sigmoid(), boxes.detach(), things.boxes, things.labels)
-    terms = {"classes": focal_loss(logits, pairs, things.count)} | pairs.box_losses(boxes, things.count)
+    terms = {"classes": focal_loss(logits, pairs, things.number)} | pairs.box_losses(boxes, things.number)
     if step.ious is not None:
-        terms["iou"] = iou_loss(pairs.of(step.ious.float())[:, 0], pairs.of(boxes), pairs.boxes, things.count)
+        terms["iou"] = iou_loss(pairs.of(step.ious.float())[:, 0], pairs.of(boxes), pairs.boxes, things.number)
     if step.vectors is not None:
         terms["vectors"] = vector_loss(step.vectors.float(), pairs, things)
     return terms
@@ -129,4 +129,4 @@ def plain_losses(logits: Tensor, boxes: Tensor, things: Things) -> dict[str, Ten
     weight = torch.ones(nothing + 1, device=logits.device)
     weight[nothing] = NOTHING
     classes = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight)
-    return {"classes": classes} | pairs.box_losses(boxes, things.count)
+    return {"classes": classes} | pairs.box_losses(boxes, things.number)

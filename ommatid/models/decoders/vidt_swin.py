@@ -120,8 +120,10 @@ class DetectionSwin(nn.Module):
 
         def block(stage: int, index: int) -> Block:
             dim, shift = dims[stage], window_size // 2 if index % 2 else 0
-            options = {"place_dim": place_dim, "crosses": stage in cross_stages}
-            mixer = ReconfiguredAttention(dim, heads[stage], window_size, shift=shift, **options)
+            crosses = stage in cross_stages
+            mixer = ReconfiguredAttention(
+                dim, heads[stage], window_size, shift=shift, place_dim=place_dim, crosses=crosses
+            )
             return Block(dim, mixer, MLP(dim, int(mlp_ratio * dim)), drop_path=rates[stage][index])
 
         self.stages = nn.ModuleList(
@@ -151,6 +153,7 @@ class DetectionSwin(nn.Module):
         for stage, blocks in enumerate(self.stages):
             size, tokens = (x.shape[1], x.shape[2]), torch.cat([x.flatten(1, 2), things], dim=1)
             context = self._context(stage, size, valid, x)
+            assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
                 tokens = block(tokens, size, self.places, *context)
             x = tokens[:, : -things.shape[1]].unflatten(1, size)
@@ -158,6 +161,7 @@ class DetectionSwin(nn.Module):
             maps.append(x)
             if stage < len(self.merging):
                 merging = self.merging[stage]
+                assert isinstance(merging, PatchMerging)
                 x = merging(x)
                 if stage + 1 < len(self.stages):
                     things = merging.reduction(merging.norm(things.repeat(1, 1, 4)))
