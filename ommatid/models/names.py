@@ -142,3 +142,20 @@ DEFORMABLE_NAMES = [
     (r"\.in_proj_(weight|bias)$", r".qkv.\1"),
     (r"\.out_proj\.", ".proj."),
 ]
+
+# Queries that read masked maps, block by block: Mask2Former (arXiv 2112.01527).
+_LAYERS = r"^predictor\.transformer_"
+MASKED_ATTENTION_NAMES = [
+    (_LAYERS + r"cross_attention_layers\.(\d+)\.multihead_attn\.", r"queries.blocks.\1.cross."),
+    (_LAYERS + r"cross_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.0."),
+    (_LAYERS + r"self_attention_layers\.(\d+)\.self_attn\.", r"queries.blocks.\1.attention."),
+    (_LAYERS + r"self_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.1."),
+    (_LAYERS + r"ffn_layers\.(\d+)\.linear(\d)\.", r"queries.blocks.\1.mlp.fc\2."),
+    (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.2."),
+    (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
+    (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
+    (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{2 * int(match[1])}."),
+    (r"^predictor\.query_embed\.weight$", "queries.position"),
+    (r"^predictor\.level_embed\.weight$", "queries.level"),
+    (r"^predictor\.input_proj\.", "queries.projections."),
+]

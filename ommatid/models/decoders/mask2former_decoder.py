@@ -15,7 +15,7 @@ from ommatid.models.config import PartConfig, require, require_divisible, requir
 from ommatid.models.decoders.deformable_pixels import GROUPS, DeformablePixels
 from ommatid.models.decoders.masked_attention import MaskedAttentionDecoder, Prediction
 from ommatid.models.model import Model
-from ommatid.models.names import DEFORMABLE_NAMES
+from ommatid.models.names import DEFORMABLE_NAMES, MASKED_ATTENTION_NAMES
 from ommatid.models.registry import register
 
 
@@ -144,7 +144,6 @@ VARIANTS = {
 }
 
 _ENCODER = r"^pixel_decoder\.transformer\.encoder\.layers\.(\d+)\."
-_LAYERS = r"^predictor\.transformer_"
 
 REFERENCE_NAMES = [
     (r"^pixel_decoder\.input_proj\.", "pixels.encoder.projections."),
@@ -154,20 +153,9 @@ REFERENCE_NAMES = [
     (_ENCODER + r"norm2\.", r"pixels.encoder.layers.\1.mlp.norm."),
     (_ENCODER + r"linear(\d)\.", r"pixels.encoder.layers.\1.mlp.inner.fc\2."),
     (r"^pixel_decoder\.mask_features\.", "pixels.mask_features."),
-    (_LAYERS + r"cross_attention_layers\.(\d+)\.multihead_attn\.", r"queries.blocks.\1.cross."),
-    (_LAYERS + r"cross_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.0."),
-    (_LAYERS + r"self_attention_layers\.(\d+)\.self_attn\.", r"queries.blocks.\1.attention."),
-    (_LAYERS + r"self_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.1."),
-    (_LAYERS + r"ffn_layers\.(\d+)\.linear(\d)\.", r"queries.blocks.\1.mlp.fc\2."),
-    (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.2."),
     *DEFORMABLE_NAMES,
-    (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
-    (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
-    (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{2 * int(match[1])}."),
+    *MASKED_ATTENTION_NAMES,
     (r"^predictor\.query_feat\.weight$", "queries.query"),
-    (r"^predictor\.query_embed\.weight$", "queries.position"),
-    (r"^predictor\.level_embed\.weight$", "queries.level"),
-    (r"^predictor\.input_proj\.", "queries.projections."),
 ]
 
 

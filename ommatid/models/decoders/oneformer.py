@@ -20,6 +20,7 @@ from ommatid.models.decoders.pem import numbered_predictions
 from ommatid.models.decoders.task_queries import TaskQueries, with_task
 from ommatid.models.decoders.text_contrast import HEAD_DIM, TextEncoder, set_contrast
 from ommatid.models.model import Model
+from ommatid.models.names import MASKED_ATTENTION_NAMES
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
 
@@ -177,7 +178,6 @@ VARIANTS = {
 }
 
 _START = r"^predictor\.class_transformer\."
-_LAYERS = r"^predictor\.transformer_"
 
 
 def _mlp(place: str) -> str:
@@ -198,18 +198,7 @@ REFERENCE_NAMES = [
     (r"^(start\..*)multihead_attn\.", r"\1cross.inner.inner.attention."),
     (r"^(start\..*)linear(\d)\.", r"\1mlp.inner.inner.fc\2."),
     (r"^predictor\.class_input_proj\.", "start.project."),
-    (_LAYERS + r"cross_attention_layers\.(\d+)\.multihead_attn\.", r"queries.blocks.\1.cross."),
-    (_LAYERS + r"cross_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.0."),
-    (_LAYERS + r"self_attention_layers\.(\d+)\.self_attn\.", r"queries.blocks.\1.attention."),
-    (_LAYERS + r"self_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.1."),
-    (_LAYERS + r"ffn_layers\.(\d+)\.linear(\d)\.", r"queries.blocks.\1.mlp.fc\2."),
-    (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.2."),
-    (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
-    (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
-    (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{_mlp(match[1])}"),
-    (r"^predictor\.query_embed\.weight$", "queries.position"),
-    (r"^predictor\.level_embed\.weight$", "queries.level"),
-    (r"^predictor\.input_proj\.", "queries.projections."),
+    *MASKED_ATTENTION_NAMES,
     (r"^text_encoder\.token_embedding\.", "encoder.words."),
     (r"^text_encoder\.positional_embedding$", "encoder.position"),
     (r"^text_encoder\.ln_final\.", "encoder.norm."),
