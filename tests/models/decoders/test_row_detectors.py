@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from squares import scene
 
 import ommatid
 from ommatid.models import create_model
@@ -38,17 +39,6 @@ MAMBA_YOLO = [
     [[8, 9], "detect"],
 ]
 DETECTORS: dict[str, list[Any]] = {"leyolo": LEYOLO, "mamba_yolo": MAMBA_YOLO}
-
-
-def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
-    """Two images of odd sides: two squares of their own brightness in one, nothing in the other."""
-    torch.manual_seed(0)
-    image = 0.1 * torch.rand(2, 3, 69, 85)
-    boxes = torch.tensor([[8.0, 10.0, 36.0, 44.0], [46.0, 24.0, 80.0, 62.0]])
-    for index, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
-        image[0, index, y1:y2, x1:x2] = 1.0
-    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
-    return image, [{"boxes": boxes, "labels": torch.tensor([2, 0])}, nothing]
 
 
 @pytest.mark.parametrize("name", DETECTORS)
