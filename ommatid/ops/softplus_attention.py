@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def softplus_attention_weights(
-    query: Tensor, key: Tensor, *, causal: bool = False, length_scale: bool = True
+    query: Tensor, key: Tensor, *, causal: bool = False, length_scale: bool = True, width: int | None = None
 ) -> Tensor:
     """softplus(c q k^T) over its sum, 0 where a query does not see a key: (B, heads, N, M), in float32 or better.
 
@@ -22,8 +22,9 @@ def softplus_attention_weights(
         causal: queries see themselves and earlier keys only; there are as many queries as keys.
         length_scale: c is ln(d) ln(n) / sqrt(d), where a query sees n keys, so that the entropy of its weights stays
             the same for any n; otherwise 1 / sqrt(d).
+        width: d in c, where it is not the number of channels, as after pruning.
     """
-    width = query.shape[-1]
+    width = width or query.shape[-1]
     if length_scale:
         query = query * (math.log(width) * visible_keys(query, key, causal=causal).log()[:, None, None])
     scores = (query * width**-0.5).transpose(1, 2) @ key.permute(0, 2, 3, 1).to(query.dtype)

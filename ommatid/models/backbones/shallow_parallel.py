@@ -112,6 +112,11 @@ class ShallowParallel(Backbone):
         self.residual = FORMS[config.form]((same_size_conv(config.dim, config) for _ in range(config.depth)), self.act)
         self.head = classifier(config.dim, config.num_classes)
 
+    @property
+    def body(self) -> list[nn.Module]:
+        """Of one depth, however many layers there are side by side."""
+        return [self.residual]
+
     def maps(self, image: Tensor) -> list[Tensor]:
         return [self.residual(self.act(self.stem(channels_last(image))))]
 

@@ -52,8 +52,9 @@ class EncoderConfig(PartConfig):
             ValueError: no such backbone, no such field of it, or an impossible value.
         """
         family, config = find(self.backbone)
-        require(is_classifier(family, config), "backbone", self.backbone, "an image classifier (`ommatid models`)")
-        assert isinstance(config, Config)
+        allowed = "an image classifier (`ommatid models`)"
+        if not isinstance(config, Config):
+            raise ValueError(f"backbone = {self.backbone!r} is not possible: allowed is {allowed}")
         check_fields(type(config), self.backbone_fields)
         sized = self.image_size is not None and "image_size" in {field.name for field in dataclasses.fields(config)}
         fields = {
@@ -63,7 +64,9 @@ class EncoderConfig(PartConfig):
             **self.backbone_fields,
             "num_classes": 0,
         }
-        return family, config.replace(**fields)
+        chosen = config.replace(**fields)
+        require(is_classifier(family, chosen), "backbone", self.backbone, allowed)
+        return family, chosen
 
     def _padded_image_size(self) -> int | tuple[int, int]:
         rows, columns = (ceil_to_multiple(side, COARSEST) for side in pair(self.image_size or 0))

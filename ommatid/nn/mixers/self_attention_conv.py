@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ommatid.nn.conv import Conv2d
+from ommatid.ops.precision import precise
 from ommatid.ops.refusal import require_map
 from ommatid.ops.zero_padded_windows import window_padding, window_scores, window_sums
 
@@ -44,6 +45,7 @@ class SelfAttentionConv(nn.Module):
         rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         window_padding((rows, columns), dilation)
         self.kernel_size, self.dilation, self.dropout = (rows, columns), dilation, dropout
+        self.scale = dim**-0.5  # of the whole width, also where pruning left less
         self.qkv = nn.Linear(dim, 3 * dim)
         around = (rows // 2, columns // 2) if padding is None else (padding, padding)
         self.smallest = (max(rows - 2 * around[0], 1), max(columns - 2 * around[1], 1))
@@ -65,9 +67,8 @@ class SelfAttentionConv(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, C) -> query, key and value, the same, in float32 at least."""
         projected = self.qkv(x)
-        query, key, value = (projected if x.dtype.itemsize > 4 else projected.float()).chunk(3, dim=-1)
+        query, key, value = precise(projected).unflatten(-1, (3, -1)).unbind(-2)
         return query, key, value
 
     def weigh(self, query: Tensor, key: Tensor) -> Tensor:
-        scaled = query * query.shape[-1] ** -0.5
-        return window_scores(scaled, key, kernel_size=self.kernel_size, dilation=self.dilation).softmax(-1)
+        return window_scores(query * self.scale, key, kernel_size=self.kernel_size, dilation=self.dilation).softmax(-1)

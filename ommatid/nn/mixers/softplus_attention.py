@@ -39,6 +39,7 @@ class SoftplusAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.head_dim = dim // heads  # also of heads that have lost channels since
         self.power, self.offset = power, offset
         self.length_scale = length_scale
         self.causal = causal
@@ -54,7 +55,9 @@ class SoftplusAttention(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)
         if self.rope:
             query, key = rotate_halves(query), rotate_halves(key)
-        weights = softplus_attention_weights(query, key, causal=self.causal, length_scale=self.length_scale)
+        weights = softplus_attention_weights(
+            query, key, causal=self.causal, length_scale=self.length_scale, width=self.head_dim
+        )
         if self.power is not None:
             visible = visible_keys(query, key, causal=self.causal)
             weights = sharpened(weights, visible, power=self.power, offset=self.offset)

@@ -34,6 +34,7 @@ class TaylorAttention(nn.Module):
         width = heads * (dim // heads if head_dim is None else head_dim)
         self.heads = heads
         self.causal = causal
+        self.feature_dim = feature_dim  # also of heads that have lost channels since
         self.query = nn.Linear(dim, heads * feature_dim, bias=False)
         self.key = nn.Linear(dim, heads * feature_dim, bias=False)
         self.value = nn.Linear(dim, width, bias=False)
@@ -58,7 +59,7 @@ class TaylorAttention(nn.Module):
         query, key, value = (
             layer(tokens).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value)
         )
-        return taylor_features(query), taylor_features(key), value
+        return taylor_features(query, self.feature_dim), taylor_features(key, self.feature_dim), value
 
     def scale_output_(self, scale: Tensor) -> None:
         scale_output_(self.proj, scale)
