@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import onnxruntime
@@ -49,6 +50,14 @@ schedules) are no models to deploy and are left out. Written by
 | family | free | torch.export | ONNX |
 |---|---|---|---|
 """
+
+WORDS = {
+    r"op='aten\.(\w+)'.*complex": "ONNX has no complex numbers, and {} gets some",
+    r"No ONNX function found for .*?op='\w+\.(\w+)'": "ONNX has no form of {}",
+    r"Could not find an implementation for (\w+)": "ONNX Runtime has no {}",
+    r"data-dependent": "what is computed follows from what the input holds",
+}
+"""What errors say, as patterns, and what that means."""
 
 Inputs = dict[str, Tensor]
 
@@ -175,10 +184,15 @@ def attempt(run: Any) -> str:
     return f"{error:.0e}" if error <= TOLERANCE else f"answers otherwise: {error:.0e}"
 
 
-def reason(problem: Exception) -> str:
-    """The first line that says something, short and without what a table can't hold."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
-    return re.sub(r"[|`]", "", re.sub(r"\x1b\[\d+m", "", lines[0]))[:160]
+def reason(problem: BaseException) -> str:
+    """What is at the bottom of an error, in words where they are known, else its first line: for a table's cell."""
+    while problem.__cause__ is not None:  # exporters wrap what went wrong into advice to their own developers
+        problem = problem.__cause__
+    told = re.sub(r"\x1b\[\d+m", "", str(problem)).strip() or type(problem).__name__
+    for pattern, words in WORDS.items():
+        if found := re.search(pattern, told, re.DOTALL):
+            return words.format(*found.groups())
+    return shorten(re.sub(r"[|`]", "", told.splitlines()[0]), 160, placeholder=" …")
 
 
 def known_rows() -> dict[str, str]:
