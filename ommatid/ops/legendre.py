@@ -46,7 +46,7 @@ def remembered(signal: Tensor, response: Tensor) -> Tensor:
     """
     length = signal.shape[-1]
     exact = signal.to(torch.promote_types(signal.dtype, torch.float32))
-    spectrum = torch.fft.rfft(exact, 2 * length)[..., None] * torch.fft.rfft(response, 2 * length, dim=0)
+    spectrum = torch.fft.rfft(exact[..., None], 2 * length, dim=-2) * torch.fft.rfft(response, 2 * length, dim=0)
     return torch.fft.irfft(spectrum, 2 * length, dim=-2)[..., :length, :].to(signal.dtype)
 
 
