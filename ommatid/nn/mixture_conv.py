@@ -48,7 +48,7 @@ class MixtureConv2d(Conv2d):
         return (self._chosen(image, pathway.chosen) * pathway.gate.view(-1, 1, 1, 1)).permute(0, 2, 3, 1)
 
     def _chosen(self, image: Tensor, chosen: Tensor) -> Tensor:
-        if len(image) == 1:
+        if image.shape[0] == 1:
             weight = self.weight.unflatten(0, (self.experts, -1)).index_select(0, chosen)[0]
             return self._conv_forward(image, weight, None)
         # Groups are as large as the largest one, which a program that is only traced cannot know.
@@ -57,7 +57,7 @@ class MixtureConv2d(Conv2d):
 
     def _all(self, image: Tensor, chosen: Tensor) -> Tensor:
         every = self._conv_forward(image, self.weight, None).unflatten(1, (self.experts, -1))
-        return every[torch.arange(len(image), device=image.device), chosen]
+        return every[torch.arange(image.shape[0], device=image.device), chosen]
 
     def _grouped(self, image: Tensor, chosen: Tensor) -> Tensor:
         """Convolves the k-th images of all experts that have any as one image, with a group of channels for each."""

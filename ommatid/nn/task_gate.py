@@ -117,7 +117,7 @@ class TaskConditionedGate(nn.Module):
         self.gate = NoisyGate(dim + task_dim, experts, top_k, noise_std=noise_std)
 
     def forward(self, x: Tensor, task: int, noise: Tensor | None = None) -> Routed:
-        return self.gate(torch.cat([x, self.task(task).expand(len(x), -1)], -1), noise)
+        return self.gate(torch.cat([x, self.task(task).expand(x.shape[0], -1)], -1), noise)
 
 
 class GatePerTask(nn.Module):

@@ -49,7 +49,7 @@ def clustered_attention(
     bias = _cluster_bias(query_members, key_members, causal=causal, avoid_self=avoid_self, valid=valid, like=queries)
     if memory is not None:
         keys, values = (
-            torch.cat([slots.to(x.dtype).expand(len(x), -1, -1, -1, -1), x], dim=3)
+            torch.cat([slots.to(x.dtype).expand(x.shape[0], -1, -1, -1, -1), x], dim=3)
             for slots, x in zip(memory, (keys, values), strict=True)
         )
         bias = None if bias is None else F.pad(bias, (memory[0].shape[2], 0))

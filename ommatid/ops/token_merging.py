@@ -111,7 +111,7 @@ def match_groups(metric: Tensor, k: int) -> tuple[Tensor, int]:
     pairs = torch.cat([by_group[:, :, :-1].flatten(1, 2), by_group[:, :, -1]], dim=1)
     scores = _cosines(pairs, slice(0, groups * (k - 1)), slice(groups * (k - 1), None))
     partner = scores.argmax(-1).unflatten(1, (groups, k - 1))
-    last = torch.arange(groups, device=metric.device)[:, None].expand(len(metric), -1, 1)
+    last = torch.arange(groups, device=metric.device)[:, None].expand(metric.shape[0], -1, 1)
     return torch.cat([partner, last], dim=-1).flatten(1), groups
 
 
@@ -129,7 +129,7 @@ def match_random(metric: Tensor, r: int, noise: Tensor) -> tuple[Tensor, int]:
     order = noise.argsort(-1)
     drawn = metric.gather(1, order[..., None].expand(metric.shape))
     partner = _cosines(drawn, slice(0, r), slice(r, None)).argmax(-1)
-    staying = torch.arange(tokens - r, device=metric.device).expand(len(metric), -1)
+    staying = torch.arange(tokens - r, device=metric.device).expand(metric.shape[0], -1)
     place = torch.empty_like(order).scatter_(1, order, torch.cat([partner, staying], dim=1))
     return place, tokens - r
 

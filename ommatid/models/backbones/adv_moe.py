@@ -107,7 +107,7 @@ class AdvMoE(Backbone):
     def scores(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, E)."""
         if self.router is None:
-            return image.new_zeros(len(image), 1)
+            return image.new_zeros(image.shape[0], 1)
         return self.router(channels_last(image))
 
     def scored(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -144,7 +144,7 @@ class DependencyViT(Backbone):
     def maps(self, image: Tensor) -> list[Tensor]:
         tokens, _, patch = self.last(image)
         grid = self._grid(image)
-        whole = tokens.new_zeros(len(tokens), grid[0] * grid[1], tokens.shape[-1])
+        whole = tokens.new_zeros(tokens.shape[0], grid[0] * grid[1], tokens.shape[-1])
         return [whole.scatter(1, patch[..., None].expand_as(tokens), tokens).unflatten(1, grid)]
 
     def last(self, image: Tensor) -> Messages:

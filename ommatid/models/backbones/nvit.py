@@ -164,7 +164,7 @@ class NViT(Backbone):
     def tokens(self, image: Tensor) -> Tensor:
         patches = self.stem(channels_last(image))
         size = (patches.shape[1], patches.shape[2])
-        special = torch.cat([self.class_token, self.distillation_token], 1).expand(len(image), -1, -1)
+        special = torch.cat([self.class_token, self.distillation_token], 1).expand(image.shape[0], -1, -1)
         tokens = torch.cat([special, patches.flatten(1, 2)], 1)
         tokens = tokens + resample_sequence(self.position, self.config.grid, size)
         for block in self.blocks:

@@ -115,7 +115,7 @@ class Adventurer(Backbone):
     def _embedded(self, image: Tensor) -> Tensor:
         require_exactly(image, self.config.image_size)
         patches = self.stem(channels_last(image)).flatten(1, 2)
-        return torch.cat([patches, self.class_token.expand(len(patches), -1, -1)], dim=1) + self.position
+        return torch.cat([patches, self.class_token.expand(patches.shape[0], -1, -1)], dim=1) + self.position
 
 
 def adventurer_block(config: AdventurerConfig, *, flipped: bool, drop_path: float) -> Block:

@@ -299,7 +299,7 @@ class SparseFormer(Backbone):
 
     def steps(self, image: Tensor) -> Iterator[Latents]:
         """What is behind each unit."""
-        batch = len(image)
+        batch = image.shape[0]
         features = self._early_features(image)
         tokens = self.embedding.expand(self.config.num_tokens, -1).expand(batch, -1, -1)
         latents, unit = Latents(tokens, self.boxes.expand(batch, -1, -1)), 0

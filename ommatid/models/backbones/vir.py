@@ -106,7 +106,7 @@ class ViR(Backbone):
         patches = self.position(self.stem(channels_last(image))).flatten(1, 2)
         if self.class_token is None:
             return self.blocks(patches)
-        return self.blocks(torch.cat([patches, self.class_token.expand(len(patches), -1, -1)], dim=1))
+        return self.blocks(torch.cat([patches, self.class_token.expand(patches.shape[0], -1, -1)], dim=1))
 
     def maps(self, image: Tensor) -> list[Tensor]:
         rows, columns = self.config.grid

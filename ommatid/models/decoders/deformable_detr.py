@@ -159,7 +159,7 @@ class DeformableDETR(Detector):
         """Focal loss of the classes, L1 and IoU of the boxes after every layer; of shown boxes too."""
         truths = [self._relative(target["boxes"], image) for target in targets]
         labels = [target["labels"].long() for target in targets]
-        batch = len(image)
+        batch = image.shape[0]
         x, boxes = self.query.expand(batch, -1, -1), self.anchors.sigmoid().expand(batch, -1, -1)
         hints, places = self._shown(truths, labels)
         extra = hints.shape[1]

@@ -116,7 +116,7 @@ class FaceXDecoder(Model):
         fused = self.fusion(maps)
         size = fused.shape[1:3]
         tokens, cells = self.transformer(
-            self.task_tokens.expand(len(fused), -1, -1),
+            self.task_tokens.expand(fused.shape[0], -1, -1),
             fused.flatten(1, 2),
             self.task_tokens,
             self.position(*size).flatten(0, 1),

@@ -68,7 +68,7 @@ def kinds_of(kind: Tensor) -> Kinds:
     return Kinds(
         order,
         order.argsort(),
-        torch.stack([figures, figures.new_tensor(len(flat))]).int(),
+        torch.stack([figures, torch.full_like(figures, flat.shape[0])]).int(),
         of_row,
         of_row.masked_fill(F.pad(apart, (1, 0), value=True), 2),
         of_row.masked_fill(F.pad(apart, (0, 1), value=True), 2),
@@ -189,7 +189,7 @@ class GatheringScattering(nn.Module):
         rows = kinds.sorted(pixels)
         for layer in self.layers:
             rows = layer(rows, tokens, kinds)
-        read = torch.where(kind[..., None] < 2, kinds.unsorted(rows, len(kind)), pixels)
+        read = torch.where(kind[..., None] < 2, kinds.unsorted(rows, kind.shape[0]), pixels)
         return Scattered(fused, heat, read.view(fused.shape))
 
     def _kind(self, heat: Tensor) -> Tensor:

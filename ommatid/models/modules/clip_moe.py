@@ -103,7 +103,7 @@ class CLIPVision(Model):
         """(B, 1 + N, D) after the last block."""
         require_exactly(image, self.config.image_size)
         patches = self.stem(channels_last(image)).flatten(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(image), 1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_token.expand(image.shape[0], 1, -1), patches], dim=1)
         return self.blocks(self.first_norm(tokens + self.position))
 
 
@@ -133,7 +133,7 @@ class CLIPText(Model):
         position = torch.cat([self.position[:KEPT_POSITIONS], self.longer_position[KEPT_POSITIONS:]])[:length]
         tokens = self.blocks(self.words(ids) + position)
         ends = ids.argmax(1)
-        return self.last_norm(tokens[torch.arange(len(ids), device=ids.device), ends]) @ self.proj
+        return self.last_norm(tokens[torch.arange(ids.shape[0], device=ids.device), ends]) @ self.proj
 
 
 @register_part("clip_moe", "block")
@@ -267,5 +267,5 @@ def ended_texts(ids: Tensor, end: int) -> Tensor:
     length = ids.shape[1]
     texts = F.pad(ids, (0, TEXT_LENGTH - length))
     place = torch.arange(TEXT_LENGTH, device=ids.device)
-    last = (length - 1 - 3 * torch.arange(len(ids), device=ids.device)).unsqueeze(1)
+    last = (length - 1 - 3 * torch.arange(ids.shape[0], device=ids.device)).unsqueeze(1)
     return texts.masked_fill(place > last, 0).masked_fill(place == last, end)

@@ -212,8 +212,8 @@ class BinocularNetwork(Model):
         both = network.patches(torch.cat([image1, image2]))
         grid = (both.shape[1], both.shape[2])
         encoded = network.encode(both.flatten(1, 2), grid_positions(*grid, device=both.device))
-        first, second = network.embed(encoded[-1]).unflatten(1, grid).chunk(2)
-        layers = [*(tokens.chunk(2)[0] for tokens in encoded), *network.decode(first, second)]
+        first, second = network.embed(encoded[-1]).unflatten(1, grid).unflatten(0, (2, -1))
+        layers = [*(tokens.unflatten(0, (2, -1))[0] for tokens in encoded), *network.decode(first, second)]
         maps = [layers[hook].unflatten(1, grid) for hook in self.config.hooked]
         return self.head(maps).permute(0, 3, 1, 2)
 

@@ -194,7 +194,7 @@ class FITBody(nn.Module):
         x = x + self.position()
         if front is not None:
             x = torch.cat([front, x], 2)
-        latents = self.latents().unflatten(0, (self.groups, -1)).expand(len(x), -1, -1, -1)
+        latents = self.latents().unflatten(0, (self.groups, -1)).expand(x.shape[0], -1, -1, -1)
         if remembered is not None:
             latents = latents + remembered
         for segment in self.segments:

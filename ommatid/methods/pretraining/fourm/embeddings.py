@@ -77,7 +77,7 @@ class ModalityEmbedding(nn.Module):
     def where(self, used: Tensor) -> Tensor:
         """Places and kind of tokens (B, N) of which only some are used. Those of a sequence are counted."""
         if self.modality.type != "sequence":
-            return (self.places + self.kind).expand(len(used), -1, -1)
+            return (self.places + self.kind).expand(used.shape[0], -1, -1)
         place = (used.cumsum(1) - 1).clamp_min(0)
         place = place.masked_fill(place >= len(self.places), 0)
         return self.places[place] * used.unsqueeze(-1) + self.kind

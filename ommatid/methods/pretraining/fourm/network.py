@@ -135,7 +135,7 @@ class FourM(nn.Module):
         modality = modality.masked_fill(~used, NOBODY)
         if self.registers is not None:
             ahead = self.registers.shape[1]
-            content = torch.cat([self.registers.expand(len(content), -1, -1), content], dim=1)
+            content = torch.cat([self.registers.expand(content.shape[0], -1, -1), content], dim=1)
             place, used = F.pad(place, (0, 0, ahead, 0)), F.pad(used, (ahead, 0), value=True)
             modality = F.pad(modality, (ahead, 0), value=NOBODY)
         encoded, bias = content + place, as_bias(~used[:, None, None], content)

@@ -83,7 +83,7 @@ class SearchViT(nn.Module):
         if hidden is not None:
             x = x * (1 - hidden[..., None]) + hidden[..., None] * self.mask_token * scale
         first = (self.cls_token + self.pos_embed[:, :1]) * scale
-        x = torch.cat([first.expand(len(x), -1, -1), x], 1)
+        x = torch.cat([first.expand(x.shape[0], -1, -1), x], 1)
         normed_residual = self._embedding_is_soft()
         for block in self.blocks:
             x = block(x, normed_residual=normed_residual)
