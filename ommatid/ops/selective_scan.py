@@ -57,13 +57,16 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     """
     _check(u, delta, A, B, C, D)
     length = u.shape[2]
-    cut = _plan(length, states=len(u) * A.numel())
+    exporting = torch.compiler.is_exporting()
+    # A program serves any number of images, and is the shorter the fewer steps there are.
+    cut = _plan(length, states=1 if exporting else len(u) * A.numel())
     padding = (0, 0, 0, math.prod(cut) - length)  # zeros at the end change nothing
     with torch.autocast(u.device.type, enabled=False):
         inputs = [x.to(torch.promote_types(u.dtype, torch.float32)) for x in (u, delta, A, B, C, D)]
         signal, step, decay, write, read, direct = inputs
         sequences = [F.pad(x, padding) if padding[-1] else x for x in (signal * step, step, write, read)]
-        scanned = _Scan.apply(decay.mT.contiguous(), *sequences, cut)[:, :, :length]
+        scan = _exported_scan if exporting else _Scan.apply
+        scanned = scan(decay.mT.contiguous(), *sequences, cut)[:, :, :length]
         return torch.addcmul(scanned, direct[:, None], signal).to(u.dtype)
 
 
@@ -138,6 +141,19 @@ class _Scan(torch.autograd.Function):
         return grad_A, *grads, None
 
 
+def _exported_scan(A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor, cut: _Cut) -> Tensor:  # noqa: N803
+    """`_Scan` for a program, which cannot write into a view: each time it would copy all that the view is of."""
+    rate, outputs, before = _base_2(A), [], x.new_zeros(x.shape[0], *A.shape)
+    for x_s, delta_s, B_s, C_s in _sections((x, delta, B, C), cut):  # noqa: N806
+        decay = torch.mul(delta_s.unsqueeze(-2), rate).exp2().unbind()
+        entering = torch.mul(B_s.unsqueeze(-1), x_s.unsqueeze(-2)).unbind()
+        start = _chunk_starts(decay, entering, _total_decay(delta_s, rate), before)
+        states = torch.stack(linear_recurrence(decay, entering, start)[1:])
+        outputs.append(_read(C_s, states))
+        before = states[-1, :, :, -1]
+    return torch.stack(outputs).permute(2, 3, 0, 4, 1, 5).flatten(2, 4)
+
+
 class _Cut(NamedTuple):
     """A sequence as `sections` sections of `chunks` chunks of `steps` steps."""
 
@@ -209,9 +225,9 @@ def _chunk_starts(decay: Steps, entering: Steps, total: Tensor, first: Tensor) -
     """(B, K, chunks, N, E): the state before every chunk; `first` is that before the first."""
     if total.shape[2] == 1:
         return first.unsqueeze(2)
-    state = entering[0].clone()
+    state = entering[0]
     for decay_t, entering_t in zip(decay[1:], entering[1:], strict=True):
-        torch.addcmul(entering_t, decay_t, state, out=state)
+        state = torch.addcmul(entering_t, decay_t, state)
     return torch.stack(linear_recurrence(total.unbind(2)[:-1], state.unbind(2)[:-1], first), dim=2)
 
 
