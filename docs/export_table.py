@@ -12,10 +12,12 @@ import io
 import logging
 import math
 import re
+import signal
 import sys
 import tempfile
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -39,12 +41,14 @@ ROOT = Path(__file__).resolve().parent
 CASES = ROOT.parent / "tests" / "parity" / "cases"
 PAGE = ROOT / "exports.md"
 TOLERANCE = 1e-3
-HEAD = """# What exports
+PATIENCE = 60
+"""Seconds of computing in which a program with free sides must be there: their formulas can grow without end."""
+HEAD = f"""# What exports
 
 Of every registered family, built tiny from its first reference case: whether the deployed model becomes a
 `torch.export` program and an ONNX file that answer as the model does, to 1e-3, in PyTorch and in ONNX Runtime.
-`batch`: any number of images; `sides n`: also any height and width that are multiples of n. Procedures (rules, losses,
-schedules) are no models to deploy and are left out. Written by
+`batch`: any number of images; `sides n`: also any height and width that are multiples of n, where torch.export finds
+that out within {PATIENCE} s. Procedures (rules, losses, schedules) are no models to deploy and are left out. Written by
 `python docs/export_table.py [FAMILY ...]`; a family without a row was not run yet.
 
 | family | free | torch.export | ONNX |
@@ -93,7 +97,8 @@ def captured(model: nn.Module, inputs: Inputs) -> tuple[ExportedProgram | None, 
     for axes, shapes, told in freedoms(model, inputs):
         given, others = resized(inputs, shapes[0]), [resized(inputs, shape) for shape in shapes]
         try:
-            program = torch.export.export(model, (), given, dynamic_shapes=axes)
+            with patience(PATIENCE if "sides" in told else 0):
+                program = torch.export.export(model, (), given, dynamic_shapes=axes)
             # Sizes may be part of a program that was captured with free ones: only running it tells.
             error = ran_by_torch(model, program, others)
             if not error <= TOLERANCE:
@@ -102,6 +107,21 @@ def captured(model: nn.Module, inputs: Inputs) -> tuple[ExportedProgram | None, 
         except Exception as refusal:  # torch.export's have no common type
             problem = reason(refusal)
     return None, [], math.nan, problem
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """TimeoutError after so many seconds of computing; 0 for none."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"not there in {seconds:.0f} s")
+
+    signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def freedoms(model: nn.Module, inputs: Inputs) -> list[tuple[Any, list[dict[str, tuple[int, ...]]], str]]:
