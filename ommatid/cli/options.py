@@ -10,7 +10,7 @@ import typer
 import yaml
 
 DATA = (
-    "digits, an image folder, a CSV of path,label, or torchvision:NAME; "
+    "digits, an image folder, a CSV of path,label, or torchvision:NAME; for pretraining, any folder of pictures too; "
     "for restoration photographs, or a folder of pictures or pairs; for segmentation, detection, instances and "
     "panoptic scenes, a folder with images/ and masks/, with COCO's JSON, or of Pascal VOC."
 )
@@ -23,12 +23,14 @@ TrainedOrExported = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        help="default, quick, cifar, finetune, restore, segment, detect, or a YAML file; the usual one by default."
+        help="default, quick, cifar, finetune, pretrain, restore, segment, detect, or a YAML file; else the usual one."
     ),
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="classification (by default), restoration, segmentation, detection, instances or panoptic."),
+    typer.Option(
+        help="classification (by default), restoration, segmentation, detection, instances, panoptic or pretraining."
+    ),
 ]
 Decoder = Annotated[
     str | None,

@@ -52,11 +52,12 @@ def train(
         str | None,
         typer.Option(
             metavar="WORDS",
-            help='Beyond the recipe: ewa, adversarial, distill, spread, progressive_shrinking; as in "ewa[experts=8]".',
+            help='Beyond the recipe: ewa, adversarial, distill, spread, progressive_shrinking; as in "ewa[experts=8]". '
+            "For pretraining: simmim.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it; 0 by default.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from these weights, or from a run's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run.")] = None,
     config: Annotated[Path | None, typer.Option(help="A run's config.yaml: the same training again.")] = None,

@@ -58,7 +58,7 @@ def open_data(
     split: what `ImageData.split()` answered in an earlier opening, to be used instead.
     Raises DataError, in one line that says what to do, for data that cannot be trained on.
     """
-    listing = _list(spec)
+    listing = list_labelled(spec)
     records, skipped, native_size = _read(listing, spec)
     if split is not None:
         records = apply_split(records, split)
@@ -76,14 +76,15 @@ def open_evaluation(spec: str | Path, classes: Sequence[str]) -> Samples:
 
     classes: the training's, in its order; labels index them. Raises DataError for a label that is not among them.
     """
-    listing = _list(spec)
+    listing = list_labelled(spec)
     val = [record for record in listing.records if record.split == "val"]
     records, skipped, _ = _read(Listing(val or listing.records, listing.skipped), spec)
     _check_known({record.label for record in records}, classes, f"{spec}")
     return Samples(records, classes, skipped)
 
 
-def _list(spec: str | Path) -> Listing:
+def list_labelled(spec: str | Path) -> Listing:
+    """What `open_data` opens, before any image is read. Raises DataError where there is no such data."""
     if spec == "digits":
         return list_digits()
     if isinstance(spec, str) and spec.startswith("torchvision:"):

@@ -31,6 +31,16 @@ def list_pictures(root: Path) -> Listing:
     return listing
 
 
+def list_unpaired(root: Path) -> Listing:
+    """All pictures below a folder, or below its train/ and val/, whatever folders they lie in. Raises DataError."""
+    listing = Listing([])
+    for folder, split in split_folders(root):
+        _list_folder(root, folder, split, listing)
+    if not listing.records:
+        raise DataError(f"{root} holds no picture; put some in it")
+    return listing
+
+
 def _holds_pairs(folder: Path) -> bool:
     return (folder / INPUT).is_dir() and (folder / TARGET).is_dir()
 

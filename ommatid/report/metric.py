@@ -109,6 +109,10 @@ AP75 = Metric("ap75", "AP75", "of higher AP75", "highest AP75", unit="%", near=0
 DETECTORS = Yardstick((AP, AP50, AP75), "images")
 """AP is COCO's: the mean over overlaps from 0.5 to 0.95, and over the classes."""
 
+AGREEMENT = Metric("agreement", "agreement", "of higher agreement", "highest agreement", unit="%", near=0.01)
+PRETRAINED = Yardstick((AGREEMENT,), "images")
+"""How far what was guessed agrees with what was hidden: 1 - error / error of an empty guess."""
+
 PQ = Metric("pq", "PQ", "of higher PQ", "highest PQ", unit="%", near=0.01)
 SQ = Metric("sq", "SQ", "of higher SQ", "highest SQ", unit="%", near=0.01)
 RQ = Metric("rq", "RQ", "of higher RQ", "highest RQ", unit="%", near=0.01)

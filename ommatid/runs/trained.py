@@ -18,6 +18,7 @@ from ommatid.runs.run import Run
 
 CLASSIFICATION, RESTORATION = "classification", "restoration"
 SEGMENTATION, DETECTION, INSTANCES, PANOPTIC = "segmentation", "detection", "instances", "panoptic"
+PRETRAINING = "pretraining"
 """Names of the tasks, in settings and in headers. A header without one is a classifier's."""
 
 
@@ -134,6 +135,27 @@ class SceneFacts:
             std=tuple(normalisation["std"]),
             stuff=tuple(json.loads(header.get("stuff", "[]"))),
         )
+
+
+@dataclass(frozen=True)
+class PretrainedFacts:
+    """Of a backbone that has learned from pictures without labels.
+
+    name: the model that was trained. size: side of its images, in pixels. mean, std: their normalisation, per channel.
+    """
+
+    name: str
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_header(self) -> dict[str, str]:
+        return {
+            "task": PRETRAINING,
+            "name": self.name,
+            "image_size": str(self.size),
+            "normalisation": json.dumps({"mean": self.mean, "std": self.std}),
+        }
 
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

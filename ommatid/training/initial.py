@@ -65,7 +65,11 @@ def model_from_weights(
             say(f"{len(report.unexpected)} tensors of {weights} have no place: {', '.join(report.unexpected[:5])}")
     _check_only_head(misfits, model, weights, fitted)
     if misfits:
-        say(f"{weights} is for another {' or '.join(fitted)}: the head ({', '.join(misfits)}) starts fresh")
+        placed = len(model.state_dict()) - len(misfits)
+        say(
+            f"{weights} is for another {' or '.join(fitted)}: the head ({', '.join(misfits)}) starts fresh, "
+            f"the other {placed} tensors are placed"
+        )
     return model
 
 

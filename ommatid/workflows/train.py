@@ -23,7 +23,7 @@ from ommatid.runs.alone import alone_in
 from ommatid.runs.data_place import data_place
 from ommatid.runs.files import write_json
 from ommatid.runs.run import Run, read_yaml
-from ommatid.runs.trained import CLASSIFICATION
+from ommatid.runs.trained import CLASSIFICATION, find_weights
 from ommatid.training.choices import check_minutes, chosen_model, filling, with_defaults
 from ommatid.training.errors import TrainingError
 from ommatid.training.initial import backbone_from_weights, fresh_model, model_from_weights, weights_header
@@ -126,8 +126,9 @@ def train(
 
     Args:
         data: for classification as `open_data` takes it, for restoration as `open_pictures` does, for segmentation,
-            detection, instances and panoptic as `open_scenes` does.
-        task: classification (where not given), restoration, segmentation, detection, instances or panoptic.
+            detection, instances and panoptic as `open_scenes` does, for pretraining as `open_unlabelled` does.
+        task: classification (where not given), restoration, segmentation, detection, instances, panoptic, or
+            pretraining, which needs a method.
         degrade: for restoration, what is done to the pictures and learned to be undone, as in "bicubic x2 + noise 10";
             None for pairs.
         model: a registered name, `NAME[FIELD=VALUE,...]`, or a YAML file of a composition; a small one where not given,
@@ -142,8 +143,9 @@ def train(
         devices, nodes, strategy: accelerators (processes on CPU) and machines; `batch` is shared between all.
         method: what is done beyond the recipe: "ewa" (experts in training, averaged into the model), "adversarial"
             (against attacks), "distill" (taught by a trained model), "spread" (experts on several processes),
-            "progressive_shrinking" (for super-networks), or these with settings, as in "ewa[experts=8]".
-        weights: where to start from: our own weights, or a reference checkpoint of `model`.
+            "progressive_shrinking" (for super-networks), or these with settings, as in "ewa[experts=8]". For
+            pretraining, which one of "simmim" is what is learned.
+        weights: where to start from: a run or our own weights, or a reference checkpoint of `model`.
         out: the run folder; `runs/MODEL-DATE` where not given.
         resume: a run folder to continue instead; every setting is the run's own.
         config: a run's config.yaml to repeat; what is given beside it replaces what it says.
@@ -162,7 +164,7 @@ def train(
         "degrade": degrade,
         "model": model,
         "size": size,
-        "weights": None if weights is None else str(Path(weights).expanduser().resolve()),
+        "weights": None if weights is None else _weights_file(Path(weights).expanduser()),
         "seed": seed,
         "devices": devices,
         "nodes": nodes,
@@ -275,6 +277,11 @@ def _repeated(config: Path) -> dict[str, Any]:
         raise ValueError(f"{config} is not the configuration of a training")
     settings = Settings.from_dict(values, str(config))
     return {name: getattr(settings, name) for name in settings.to_dict()}
+
+
+def _weights_file(path: Path) -> str:
+    """Of a run, its best weights."""
+    return str((find_weights(path)[0] if path.is_dir() else path).resolve())
 
 
 def _refuse_beside_resume(names: list[str]) -> None:

@@ -10,9 +10,10 @@ from ommatid.models.backbone import channels_last
 from ommatid.models.backbones.eva import EVA
 from ommatid.models.backbones.swin import Swin
 from ommatid.models.backbones.swin_v2 import SwinV2
+from ommatid.models.backbones.vit import ViT
 from ommatid.nn.block import pyramid
 
-Maskable = Swin | SwinV2 | EVA
+Maskable = Swin | SwinV2 | EVA | ViT
 
 
 class MaskedEncoder(nn.Module):
@@ -36,5 +37,10 @@ class MaskedEncoder(nn.Module):
         if isinstance(network, EVA):
             patches = replaced(network.stem(pixels), hidden, self.token)
             return network.token_norm(network.mixed(patches))[:, 1:].unflatten(1, patches.shape[1:3])
+        if isinstance(network, ViT):
+            patches = replaced(network.stem(pixels), hidden, self.token)
+            grid = (patches.shape[1], patches.shape[2])
+            tokens = network.token_norm(network.blocks(network.sequence(patches), grid))
+            return tokens[:, int(network.config.class_token) :].unflatten(1, grid)
         patches = replaced(network.stem.get_submodule("patches")(pixels), hidden, self.token)
         return network.norm(pyramid(network.stages, network.stem.get_submodule("position")(patches))[-1])

@@ -12,6 +12,18 @@ def locally_normed(image: Tensor, window: int) -> Tensor:
 
     From the recipe of Swin Transformer V2 (arXiv 2111.09883). `window` is odd.
     """
+    average, deviation = _local(image, window)
+    return (image - average) / deviation
+
+
+def undone(normed: Tensor, image: Tensor, window: int) -> Tensor:
+    """What `locally_normed` would make `normed` of, with the mean and variance that `image` has there."""
+    average, deviation = _local(image, window)
+    return normed * deviation + average
+
+
+def _local(image: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the window around each pixel."""
 
     def mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, window, 1, window // 2, count_include_pad=False)
@@ -19,7 +31,7 @@ def locally_normed(image: Tensor, window: int) -> Tensor:
     count = F.avg_pool2d(torch.ones_like(image[:1, :1]), window, 1, window // 2, divisor_override=1)
     average = mean(image)
     variance = (mean(image.square()) - average.square()) * count / (count - 1)
-    return (image - average) / (variance.clamp_min(0) + 1e-6).sqrt()
+    return average, (variance.clamp_min(0) + 1e-6).sqrt()
 
 
 def hidden_pixel_loss(answer: Tensor, target: Tensor, hidden: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ommatid.methods.pretraining.masked_encoder import Maskable, MaskedEncoder
 from ommatid.methods.pretraining.masking import lowest, repeated
-from ommatid.methods.pretraining.pixels import hidden_pixel_loss, locally_normed
+from ommatid.methods.pretraining.pixels import hidden_pixel_loss, locally_normed, undone
 from ommatid.models.backbones import eva, swin, swin_v2
 from ommatid.models.config import PartConfig, require, require_positive
 from ommatid.models.procedure import Procedure
@@ -61,6 +61,10 @@ class SimMIM(nn.Module):
 
     def target(self, image: Tensor) -> Tensor:
         return locally_normed(image, self.norm_target) if self.norm_target else image
+
+    def like(self, guess: Tensor, image: Tensor) -> Tensor:
+        """A guess of the target as an image: with the mean and variance that the image has there, if it was normed."""
+        return undone(guess, image, self.norm_target) if self.norm_target else guess
 
     def loss(self, image: Tensor, hidden: Tensor) -> Tensor:
         """Mean error of hidden pixels: ()."""

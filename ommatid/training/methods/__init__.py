@@ -12,6 +12,7 @@ from ommatid.training.methods.distill import Distillation
 from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
 from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
+from ommatid.training.methods.simmim import HiddenSquares
 from ommatid.training.methods.spread import SpreadExperts
 from ommatid.training.model_spec import parse_model
 
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "spread": SpreadExperts,
     "distill": Distillation,
     "progressive_shrinking": ProgressiveShrinking,
+    "simmim": HiddenSquares,
 }
 
 __all__ = ["METHODS", "Method", "find_method", "quoted"]

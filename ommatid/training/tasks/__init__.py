@@ -4,11 +4,12 @@ from ommatid.models.config import require
 from ommatid.training.tasks.classification import ClassificationTask
 from ommatid.training.tasks.detection import BOXES, MASKS
 from ommatid.training.tasks.panoptic import SEGMENTS
+from ommatid.training.tasks.pretraining import PretrainingTask
 from ommatid.training.tasks.restoration import RestorationTask
 from ommatid.training.tasks.segmentation import PIXELS
 from ommatid.training.tasks.task import Task, TaskData
 
-_ALL: tuple[Task, ...] = (ClassificationTask(), RestorationTask(), PIXELS, BOXES, MASKS, SEGMENTS)
+_ALL: tuple[Task, ...] = (ClassificationTask(), RestorationTask(), PIXELS, BOXES, MASKS, SEGMENTS, PretrainingTask())
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 

@@ -1,0 +1,142 @@
+"""Learners of what is hidden, all alike from outside: images and random numbers in, a loss out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ommatid.methods.pretraining.masked_encoder import Maskable
+from ommatid.methods.pretraining.simmim import SimMIM, square_mask
+from ommatid.models.backbone import Backbone
+from ommatid.models.backbones.eva import EVA
+from ommatid.models.backbones.vit import ViT
+from ommatid.models.config import require
+
+FINEST = 4
+"""Side in pixels of the smallest squares that are hidden; the noise of an image has a number for each of them."""
+
+
+def noise_numbers(size: int) -> int:
+    """How many random numbers come with an image of `size` pixels a side; a learner takes as many as it needs."""
+    return max(size // FINEST, 1) ** 2
+
+
+class Errors(NamedTuple):
+    """Of each image (B,): how far off the guess is, and how far off an empty one would be."""
+
+    guessed: Tensor
+    empty: Tensor
+
+
+class Guesser(nn.Module):
+    """Base of learners: image (B, 3, H, W), noise (B, N) from 0 to 1 -> loss ().
+
+    Attributes:
+        network: the backbone that is trained.
+        no_decay: endings of the names of parameters that weight decay spares.
+    """
+
+    network: Backbone
+
+    @property
+    def no_decay(self) -> tuple[str, ...]:
+        return (*getattr(self.network, "no_decay", ()), "token")
+
+    def check_size(self, size: int) -> None:
+        """Raises ValueError for images of `size` pixels a side of which nothing can be hidden."""
+        raise NotImplementedError
+
+    def hidden(self, image: Tensor, noise: Tensor) -> Tensor:
+        """Which cells of a grid are hidden: booleans (B, h, w)."""
+        raise NotImplementedError
+
+    def guess(self, image: Tensor, hidden: Tensor) -> Tensor:
+        """What the image should look like, in the terms of the loss: (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def error(self, guess: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
+        """The loss ()."""
+        raise NotImplementedError
+
+    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+        """A guess as an image, both (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+        hidden = self.hidden(image, noise)
+        return self.error(self.guess(image, hidden), image, hidden)
+
+    def errors(self, image: Tensor, noise: Tensor) -> Errors:
+        """The loss of each image by itself."""
+        hidden = self.hidden(image, noise)
+        guess = self.guess(image, hidden)
+        single = [slice(index, index + 1) for index in range(len(image))]
+
+        def each(answer: Tensor) -> Tensor:
+            return torch.stack([self.error(answer[one], image[one], hidden[one]).float() for one in single])
+
+        return Errors(each(guess), each(torch.zeros_like(guess)))
+
+
+class SimMIMGuesser(Guesser):
+    """SimMIM on a backbone.
+
+    Args:
+        network: the backbone.
+        mask_ratio: share of the squares that are hidden.
+        mask_patch: side of the squares in pixels.
+        norm_target: as of `SimMIM`.
+    """
+
+    def __init__(self, network: Maskable, *, mask_ratio: float, mask_patch: int, norm_target: int) -> None:
+        super().__init__()
+        stride = network.strides[0]
+        fits = mask_patch % stride == 0 and mask_patch >= FINEST
+        require(fits, "mask_patch", mask_patch, f"a multiple of {stride}, the backbone's patches, from {FINEST} on")
+        self.network = network
+        plain = isinstance(network, EVA | ViT)
+        self.learner = SimMIM(network, norm_target=norm_target, cut=0.02 if plain else 2.0)
+        self.mask_ratio, self.mask_patch = mask_ratio, mask_patch
+
+    def check_size(self, size: int) -> None:
+        least = math.lcm(self.mask_patch, self.network.strides[-1])
+        squares = (size // self.mask_patch) ** 2
+        some = size % least == 0 and 0 < math.ceil(squares * self.mask_ratio) < squares
+        require(some, "size", size, f"a multiple of {least} of which squares of {self.mask_patch} can be left")
+
+    def hidden(self, image: Tensor, noise: Tensor) -> Tensor:
+        count = (image.shape[-1] // self.mask_patch) ** 2
+        return square_mask(noise[:, :count], self.mask_ratio, self.mask_patch // self.network.strides[0])
+
+    def guess(self, image: Tensor, hidden: Tensor) -> Tensor:
+        return self.learner(image, hidden)
+
+    def error(self, guess: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
+        return self.learner.loss_of(guess, image, hidden)
+
+    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+        return self.learner.like(guess, image)
+
+
+def suited_patch(size: int, stride: int) -> int:
+    """Side of the squares to hide in images of `size` pixels: 32, or less where fewer than four would fit a side."""
+    sides = (side for side in (32, 16, 8, 4) if side % stride == 0 and size % side == 0 and size >= 4 * side)
+    return next(sides, stride * math.ceil(FINEST / stride))
+
+
+def ready(guesser: Guesser, size: int) -> Guesser:
+    """The same, without gradients for what the guess does not need, as a norm behind the last map.
+
+    Raises:
+        ValueError: nothing can be hidden in images of `size` pixels a side.
+    """
+    guesser.check_size(size)
+    tried = copy.deepcopy(guesser).train()
+    tried(torch.randn(2, 3, size, size), torch.rand(2, noise_numbers(size))).backward()
+    for (_, used), parameter in zip(tried.named_parameters(), guesser.parameters(), strict=True):
+        parameter.requires_grad_(used.grad is not None)
+    return guesser
