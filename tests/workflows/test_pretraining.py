@@ -21,6 +21,8 @@ from ommatid.workflows.train import train
 SWIN = {"dims": [8, 16], "depths": [1, 1], "heads": [1, 2], "window_size": 4}
 SWIN_V2 = SWIN | {"pretrained_window_sizes": [0, 0]}
 EVA = {"dim": 16, "depth": 1, "heads": 2, "patch_size": 8}
+CONVNEXT = {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+RESNET = CONVNEXT | {"ibn": [None] * 4}
 VIT = {"dim": 16, "depth": 2, "heads": 2, "patch_size": 8}
 SMALL: dict[str, Any] = {"task": "pretraining", "size": 32, "epochs": 2, "batch": 4, "progress": False}
 
@@ -132,10 +134,23 @@ def test_backbones_learn(model: str, fields: dict[str, Any], method: str, data: 
     assert "head.weight" not in load_file(Run.open(result.run).weights())
 
 
+@pytest.mark.parametrize(("model", "fields"), [("convnext_tiny", CONVNEXT), ("resnet18_ibn_a", RESNET)])
+def test_convolutional_networks_learn_and_resume(
+    model: str, fields: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SMALL | {"data": data, "model": model, "set": fields, "method": "spark[width=32]", "size": 64}
+    whole = train(**settings, out=tmp_path / "whole")
+    assert all(0 < row["val_loss"] < 10 for row in whole.curve)
+    ours, theirs = cut(monkeypatch, settings | {"out": tmp_path / "cut"}, whole.run, steps=3)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    tuned = train(data, weights=whole.run, recipe="finetune", epochs=1, batch=4, out=tmp_path / "t", progress=False)
+    assert Run.open(tuned.run).config["model"] == model
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": None}, "method = None is not possible: allowed is simmim"),
+        ({"method": None}, "method = None is not possible: allowed is simmim, spark"),
         ({"method": "ewa"}, "method = 'ewa' is not possible"),
         (
             {"model": "pvt_v2_b0", "set": {}},
@@ -145,6 +160,12 @@ def test_backbones_learn(model: str, fields: dict[str, Any], method: str, data: 
         ({"method": "simmim[mask_ratio=1.5]"}, "mask_ratio = 1.5 is not possible"),
         ({"method": "simmim[mask_patch=6]"}, "mask_patch = 6 is not possible: allowed is a multiple of 4"),
         ({"method": "simmim[mask_patch=32]"}, "size = 32 is not possible: allowed is a multiple of 32 of which"),
+        ({"method": "spark"}, "model = 'swin' is not possible: allowed is a convnext, or an ibn_net with"),
+        ({"method": "spark", "model": "resnet18_ibn_a", "set": {}}, "model = 'resnet18_ibn_a' is not possible"),
+        (
+            {"method": "spark[width=32]", "model": "convnext", "set": CONVNEXT},
+            "size = 32 is not possible: allowed is a multiple of 32 of which",
+        ),
         ({"recipe": "default"}, "mixup = 0.2 is not possible: allowed is 0 for pretraining"),
         ({"degrade": "noise 5"}, "it is for the task restoration alone"),
     ],

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ommatid.methods.pretraining.masked_encoder import Maskable
+from ommatid.methods.pretraining.pixels import with_patch_statistics
 from ommatid.methods.pretraining.simmim import SimMIM, square_mask
+from ommatid.methods.pretraining.spark import PATCH, DensifyNorm, Network, SparK, active_patches, kept, patch_loss
 from ommatid.models.backbone import Backbone
 from ommatid.models.backbones.eva import EVA
 from ommatid.models.backbones.vit import ViT
@@ -120,6 +122,40 @@ class SimMIMGuesser(Guesser):
 
     def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
         return self.learner.like(guess, image)
+
+
+class SparKGuesser(Guesser):
+    """SparK on a convolutional backbone.
+
+    Args:
+        network: the backbone.
+        mask_ratio: share of the patches of 32 pixels a side that are hidden.
+        width, norm: as of `SparK`.
+    """
+
+    def __init__(self, network: Network, *, mask_ratio: float, width: int, norm: DensifyNorm) -> None:
+        super().__init__()
+        self.network = network
+        self.learner = SparK(network, width=width, norm=norm)
+        self.mask_ratio = mask_ratio
+
+    def check_size(self, size: int) -> None:
+        patches = (size // PATCH) ** 2
+        some = size % PATCH == 0 and 0 < kept(patches, self.mask_ratio) < patches
+        require(some, "size", size, f"a multiple of {PATCH} of which patches of {PATCH} can be left")
+
+    def hidden(self, image: Tensor, noise: Tensor) -> Tensor:
+        side = image.shape[-1] // PATCH
+        return ~active_patches(noise[:, : side**2], self.mask_ratio).unflatten(1, (side, side))
+
+    def guess(self, image: Tensor, hidden: Tensor) -> Tensor:
+        return self.learner(image, ~hidden)
+
+    def error(self, guess: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
+        return patch_loss(guess, image, ~hidden)
+
+    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+        return with_patch_statistics(guess, image, PATCH)
 
 
 def suited_patch(size: int, stride: int) -> int:

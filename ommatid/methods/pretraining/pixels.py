@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ommatid.methods.pretraining.masking import repeated
+
 
 def locally_normed(image: Tensor, window: int) -> Tensor:
     """(B, C, H, W), every pixel normed by mean and variance of the window around it, as far as that is in the image.
@@ -50,6 +52,16 @@ def normed_patches(patches: Tensor) -> Tensor:
     """Patches (..., D), each normed by mean and unbiased variance of its values. From MAE (arXiv 2111.06377)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def with_patch_statistics(normed: Tensor, image: Tensor, patch_size: int) -> Tensor:
+    """The image whose patches normed are `normed`, with mean and variance of those of `image`; all (B, C, H, W)."""
+    variance, mean = torch.var_mean(patchify(image, patch_size), dim=-1)
+    rows = image.shape[-2] // patch_size
+    deviation, mean = (
+        repeated(value.unflatten(1, (rows, -1)), patch_size).unsqueeze(1) for value in ((variance + 1e-6).sqrt(), mean)
+    )
+    return normed * deviation + mean
 
 
 def hidden_patch_loss(answer: Tensor, target: Tensor, hidden: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
 from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
 from ommatid.training.methods.simmim import HiddenSquares
+from ommatid.training.methods.spark import HiddenPatches
 from ommatid.training.methods.spread import SpreadExperts
 from ommatid.training.model_spec import parse_model
 
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "distill": Distillation,
     "progressive_shrinking": ProgressiveShrinking,
     "simmim": HiddenSquares,
+    "spark": HiddenPatches,
 }
 
 __all__ = ["METHODS", "Method", "find_method", "quoted"]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 from torch import nn
 
+from ommatid.methods.pretraining.masked_encoder import Maskable
 from ommatid.models.config import require
+from ommatid.models.registry import find
 from ommatid.runs.trained import PRETRAINING
 from ommatid.training.methods.method import Method
 
@@ -28,9 +30,6 @@ class HiddenSquares(Method):
     norm_target: int = 0
 
     def check(self, settings: Settings) -> None:
-        from ommatid.methods.pretraining.masked_encoder import Maskable
-        from ommatid.models.registry import find
-
         require(settings.task == PRETRAINING, "method", "simmim", f"for pretraining, not {settings.task}")
         require(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
         require(self.mask_patch >= 0, "mask_patch", self.mask_patch, "a side in pixels, or 0 for the usual one")
@@ -42,7 +41,6 @@ class HiddenSquares(Method):
 
     def begin(self, model: nn.Module, settings: Settings, *, pretrained: bool) -> nn.Module:
         from ommatid.methods.pretraining.guessing import SimMIMGuesser, ready, suited_patch
-        from ommatid.methods.pretraining.masked_encoder import Maskable
 
         assert isinstance(model, Maskable)
         assert settings.size is not None

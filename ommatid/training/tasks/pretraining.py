@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SMALLEST, LARGEST = 64, 224
 """Sides of images, in pixels, between which a training's is chosen where none is named."""
 
-LEARNERS = ("simmim",)
+LEARNERS = ("simmim", "spark")
 """Methods that learn without labels."""
 
 SMALL: dict[str, Any] = {"dims": [48, 96, 192, 384], "depths": [2, 2, 4, 2], "heads": [2, 4, 8, 16]}
