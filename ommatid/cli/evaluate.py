@@ -28,7 +28,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Judge a trained model: accuracy and calibration, PSNR and SSIM, mIoU, or AP, and where it fails, as a page."""
+    """Judge a trained model: accuracy, calibration, PSNR and SSIM, mIoU, AP, guesses, and where it fails, as a page."""
     from ommatid.workflows.evaluate import evaluate as workflow
 
     result = workflow(run, data, batch=batch, size=size, device=device, out=out, attack=attack, lpips=lpips)

@@ -68,11 +68,14 @@ def make_noise_loader(
     The noise of a picture depends on (seed, epoch, index); where `fixed`, on the picture's name alone. options: as of
     `epoch_loader`.
     """
-    draw = partial(_drawn, samples, transform, numbers, fixed)
+    draw = partial(with_noise, samples, transform, numbers, fixed)
     return epoch_loader(samples, draw, partial(_joined, transform), **options)
 
 
-def _drawn(samples: Samples, transform: ImageTransform, numbers: int, fixed: bool, index: int) -> tuple[Tensor, Tensor]:
+def with_noise(
+    samples: Samples, transform: ImageTransform, numbers: int, fixed: bool, index: int
+) -> tuple[Tensor, Tensor]:
+    """A picture's pixels (3, size, size) uint8 and its noise (numbers,), as `make_noise_loader` has them."""
     pixels = transform.pixels(samples.tensor(index)[0])
     name = samples.paths[index].encode()
     generator = torch.Generator().manual_seed(zlib.crc32(name)) if fixed else torch.default_generator

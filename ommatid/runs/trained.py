@@ -141,10 +141,12 @@ class SceneFacts:
 class PretrainedFacts:
     """Of a backbone that has learned from pictures without labels.
 
-    name: the model that was trained. size: side of its images, in pixels. mean, std: their normalisation, per channel.
+    name: the model that was trained. method: in words. size: side of its images, in pixels. mean, std: their
+    normalisation, per channel.
     """
 
     name: str
+    method: str
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -153,9 +155,21 @@ class PretrainedFacts:
         return {
             "task": PRETRAINING,
             "name": self.name,
+            "method": self.method,
             "image_size": str(self.size),
             "normalisation": json.dumps({"mean": self.mean, "std": self.std}),
         }
+
+    @classmethod
+    def from_header(cls, header: dict[str, str]) -> Self:
+        normalisation = json.loads(header["normalisation"])
+        return cls(
+            name=header["name"],
+            method=header["method"],
+            size=int(header["image_size"]),
+            mean=tuple(normalisation["mean"]),
+            std=tuple(normalisation["std"]),
+        )
 
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

@@ -9,10 +9,11 @@ from ommatid.deployment.exported import is_exported
 from ommatid.measuring.measure import usable_device
 from ommatid.methods.attacks import parse_attack
 from ommatid.models.config import require
-from ommatid.runs.trained import CLASSIFICATION, DETECTION, INSTANCES, PANOPTIC, RESTORATION, SEGMENTATION
+from ommatid.runs.trained import CLASSIFICATION, DETECTION, INSTANCES, PANOPTIC, PRETRAINING, RESTORATION, SEGMENTATION
 from ommatid.workflows.evaluate_classifier import evaluate_classifier, judge
 from ommatid.workflows.evaluate_detector import evaluate_detector
 from ommatid.workflows.evaluate_panoptic import evaluate_panoptic
+from ommatid.workflows.evaluate_pretraining import evaluate_pretraining
 from ommatid.workflows.evaluate_restorer import evaluate_restorer
 from ommatid.workflows.evaluate_segmenter import evaluate_segmenter
 from ommatid.workflows.opening import trained_for
@@ -26,6 +27,7 @@ EVALUATIONS = {
     DETECTION: evaluate_detector,
     INSTANCES: evaluate_detector,
     PANOPTIC: evaluate_panoptic,
+    PRETRAINING: evaluate_pretraining,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from ommatid.cli.app import main
 from ommatid.methods.pretraining.guessing import Guesser
 from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
+from ommatid.runs.trained import open_trained
 from ommatid.training.recipes import load_recipe
+from ommatid.workflows.evaluate import evaluate
 from ommatid.workflows.train import train
 
 SWIN = {"dims": [8, 16], "depths": [1, 1], "heads": [1, 2], "window_size": 4}
@@ -29,14 +32,14 @@ SMALL: dict[str, Any] = {"task": "pretraining", "size": 32, "epochs": 2, "batch"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve parts of a photograph, in two folders that could be classes."""
+    """Twenty parts of a photograph, in two folders that could be classes."""
     folder = tmp_path_factory.mktemp("pictures")
     photograph = load_sample_image("china.jpg")
-    for number in range(12):
+    for number in range(20):
         part = folder / ("even" if number % 2 == 0 else "odd")
         part.mkdir(exist_ok=True)
-        top, left = 96 * (number // 4), 96 * (number % 4)
-        Image.fromarray(photograph[top : top + 96, left : left + 96]).save(part / f"{number}.png")
+        top, left = 80 * (number // 4), 80 * (number % 4)
+        Image.fromarray(photograph[top : top + 80, left : left + 80]).save(part / f"{number}.png")
     return folder
 
 
@@ -116,7 +119,7 @@ def cut(
 
 def test_resumed_it_ends_the_same(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SMALL | {"data": data, "model": "swin", "set": SWIN, "method": "simmim", "out": tmp_path / "cut"}
-    ours, theirs = cut(monkeypatch, settings, run.path, steps=3)
+    ours, theirs = cut(monkeypatch, settings, run.path, steps=6)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -141,10 +144,31 @@ def test_convolutional_networks_learn_and_resume(
     settings = SMALL | {"data": data, "model": model, "set": fields, "method": "spark[width=32]", "size": 64}
     whole = train(**settings, out=tmp_path / "whole")
     assert all(0 < row["val_loss"] < 10 for row in whole.curve)
-    ours, theirs = cut(monkeypatch, settings | {"out": tmp_path / "cut"}, whole.run, steps=3)
+    ours, theirs = cut(monkeypatch, settings | {"out": tmp_path / "cut"}, whole.run, steps=6)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     tuned = train(data, weights=whole.run, recipe="finetune", epochs=1, batch=4, out=tmp_path / "t", progress=False)
     assert Run.open(tuned.run).config["model"] == model
+
+
+def test_an_evaluation_shows_what_was_guessed(run: Run, data: Path, tmp_path: Path) -> None:
+    found = evaluate(run.path)
+    last = run.metrics()[-1]
+    assert found["agreement"] == pytest.approx(last["val_agreement"], abs=5e-3)  # the training was in lower precision
+    assert found["loss"] == pytest.approx(last["val_loss"], rel=1e-2)
+    assert "Guessed worst" in Path(found["report"]).read_text()
+    shown = found["worst"][0]
+    pictures = {shown[name] for name in ("seen", "prediction", "original")}
+    assert len(pictures) == 3
+    assert all(picture.startswith("data:image/jpeg") for picture in pictures)
+    assert evaluate(run.weights(), data, size=64, out=tmp_path / "larger")["samples"] == 2
+
+
+def test_a_backbone_by_itself_guesses_nothing(run: Run, tmp_path: Path) -> None:
+    alone = shutil.copy(run.weights(), tmp_path / "alone.safetensors")
+    with pytest.raises(ValueError, match="holds a backbone alone: name its run"):
+        evaluate(alone)
+    with pytest.raises(ValueError, match="is of a pretraining, which tells no classes apart"):
+        open_trained(alone)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ class PretrainingTask:
 
     def header(self, data: ImageData, settings: Settings) -> PretrainedFacts:
         assert settings.size is not None
-        return PretrainedFacts(settings.model, settings.size, MEAN, STD)
+        assert settings.method is not None
+        return PretrainedFacts(settings.model, settings.method, settings.size, MEAN, STD)
 
     def baseline(self, data: ImageData) -> dict[str, float]:
         return {}
