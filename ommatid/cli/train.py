@@ -53,7 +53,7 @@ def train(
         typer.Option(
             metavar="WORDS",
             help='Beyond the recipe: ewa, adversarial, distill, spread, progressive_shrinking; as in "ewa[experts=8]". '
-            "For pretraining: simmim, spark.",
+            "For pretraining: simmim, spark, pixpro.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it; 0 by default.")] = None,

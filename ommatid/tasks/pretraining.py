@@ -1,6 +1,6 @@
-"""Pre-training: a backbone learns from pictures alone, by saying what is hidden of them.
+"""Pre-training: a backbone learns from pictures alone.
 
-A batch is (images (B, 3, H, W), noise (B, N) from 0 to 1, which decides what is hidden).
+A batch is (images (B, ..., 3, H, W), what was drawn at random beside each (B, ...)), as its learner takes them.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from ommatid.methods.pretraining.guessing import Errors, Guesser
+from ommatid.methods.pretraining.learner import Errors, Learner
 from ommatid.tasks.training import Batch, MakeOptimizer, Objective, Training
 
 
 class Agreement(Metric):
-    """1 - error / error of an empty guess, both summed over all images: 1 for what is guessed wholly."""
+    """1 - error / error of an empty answer, both summed over all images: 1 for one without fault."""
 
-    guessed: Tensor
+    found: Tensor
     empty: Tensor
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("guessed", "empty"):
+        for name in ("found", "empty"):
             self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, errors: Errors) -> None:
-        self.guessed += errors.guessed.sum()
+        self.found += errors.found.sum()
         self.empty += errors.empty.sum()
 
     def compute(self) -> Tensor:
-        return 1 - self.guessed / self.empty.clamp_min(1e-12)
+        return 1 - self.found / self.empty.clamp_min(1e-12)
 
 
-class Guessed(Objective):
+class Learned(Objective):
     """A learner's own loss."""
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Guessed(Objective):
         return model(*batch)
 
     def judge(self, model: nn.Module, batch: Batch, kept: int) -> Tensor:
-        assert isinstance(model, Guesser)
+        assert isinstance(model, Learner)
         errors = model.errors(*batch)
         self.metrics.update(Errors(*(part[:kept] for part in errors)))
-        return errors.guessed[:kept]
+        return errors.found[:kept]
 
 
 class Pretraining(Training):
@@ -56,4 +56,4 @@ class Pretraining(Training):
     def __init__(
         self, model: nn.Module, *, val_samples: int, make_optimizer: MakeOptimizer, average: float = 0.0
     ) -> None:
-        super().__init__(model, Guessed(), val_samples=val_samples, make_optimizer=make_optimizer, average=average)
+        super().__init__(model, Learned(), val_samples=val_samples, make_optimizer=make_optimizer, average=average)

@@ -12,7 +12,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ommatid.data import MEAN, STD, Loader, Samples, eval_transform
 from ommatid.data.unlabelled import make_noise_loader, open_unlabelled, open_unlabelled_evaluation, with_noise
 from ommatid.measuring.machine import describe_machine
-from ommatid.methods.pretraining.guessing import Errors, Guesser, noise_numbers
+from ommatid.methods.pretraining.guessing import Guesser, noise_numbers
+from ommatid.methods.pretraining.learner import Errors
 from ommatid.methods.pretraining.masking import repeated
 from ommatid.models.weights import read_header
 from ommatid.report.before_after import jpeg_uri
@@ -54,7 +55,7 @@ def evaluate_pretraining(
     errors = _errors(guesser, loader, device)
     rows = [
         {"path": path, "agreement": 1 - guessed / max(empty, 1e-12), "loss": guessed}
-        for path, guessed, empty in zip(samples.paths, errors.guessed.tolist(), errors.empty.tolist(), strict=True)
+        for path, guessed, empty in zip(samples.paths, errors.found.tolist(), errors.empty.tolist(), strict=True)
     ]
     order = sorted(range(len(rows)), key=lambda index: rows[index]["agreement"])
 
@@ -68,8 +69,8 @@ def evaluate_pretraining(
         "method": trained.facts.method,
         "data": source,
         "samples": len(samples),
-        "agreement": 1 - (errors.guessed.sum() / errors.empty.sum().clamp_min(1e-12)).item(),
-        "loss": errors.guessed.mean().item(),
+        "agreement": 1 - (errors.found.sum() / errors.empty.sum().clamp_min(1e-12)).item(),
+        "loss": errors.found.mean().item(),
         "pictures": rows,
         "machine": describe_machine(),
         "settings": {"weights": str(trained.path), "batch": batch, "size": size, "device": str(device)},
@@ -93,7 +94,8 @@ def open_pretraining(run_or_weights: str | Path) -> Opened[Guesser, PretrainedFa
         raise ValueError(f"{weights} holds a backbone alone: name its run, whose checkpoint has what guesses")
     settings = Settings.from_dict(run.config, str(run.path / "config.yaml"))
     guesser = find_method(settings.method).begin(run.load_model(best=False), settings, pretrained=True)
-    assert isinstance(guesser, Guesser)
+    if not isinstance(guesser, Guesser):
+        raise ValueError(f"{run.path} guesses no pictures (method {settings.method}): its metrics.csv has the losses")
     state = torch.load(run.checkpoint, "cpu", weights_only=True)["state_dict"]
     prefix = "averaged." if settings.recipe.ema else "model."
     guesser.load_state_dict({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
@@ -123,7 +125,7 @@ def _views(guesser: Guesser, image: Tensor, noise: Tensor, device: torch.device)
     """What is seen of a picture (3, H, W), the same with the guess in its place, and the whole, as data URIs."""
     image, noise = image[None].to(device), noise[None].to(device)
     hidden = guesser.hidden(image, noise)
-    guess = guesser.drawn(guesser.guess(image, hidden), image)
+    guess = guesser.picture(guesser.guess(image, hidden), image)
     pixels = repeated(hidden, image.shape[-1] // hidden.shape[-1])[:, None]
     original, guessed = _picture(image), _picture(guess)
     pictures = {

@@ -144,7 +144,7 @@ def train(
         method: what is done beyond the recipe: "ewa" (experts in training, averaged into the model), "adversarial"
             (against attacks), "distill" (taught by a trained model), "spread" (experts on several processes),
             "progressive_shrinking" (for super-networks), or these with settings, as in "ewa[experts=8]". For
-            pretraining, what is learned: "simmim" (transformers) or "spark" (convolutional networks).
+            pretraining, what is learned: "simmim" (transformers), "spark" (convolutional networks), "pixpro".
         weights: where to start from: a run or our own weights, or a reference checkpoint of `model`.
         out: the run folder; `runs/MODEL-DATE` where not given.
         resume: a run folder to continue instead; every setting is the run's own.

@@ -14,6 +14,8 @@ from sklearn.datasets import load_sample_image
 
 from ommatid.cli.app import main
 from ommatid.methods.pretraining.guessing import Guesser
+from ommatid.methods.pretraining.learner import Learner
+from ommatid.methods.pretraining.view_matching import ViewMatcher
 from ommatid.models.weights import read_header
 from ommatid.runs.run import Run
 from ommatid.runs.trained import open_trained
@@ -97,19 +99,19 @@ def test_fine_tuning_starts_from_what_was_learned(run: Run, data: Path, tmp_path
 
 
 def cut(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], whole: Path, steps: int
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], whole: Path, steps: int, kind: type[Learner] = Guesser
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The last weights of a whole training, and of one that was stopped before step `steps` and resumed."""
-    plain, taken = Guesser.forward, []
+    plain, taken = kind.forward, []
 
-    def stopping(self: Guesser, *batch: torch.Tensor) -> torch.Tensor:
+    def stopping(self: Learner, *batch: torch.Tensor) -> torch.Tensor:
         taken.append(batch)
         if len(taken) > steps + 1:  # one is tried beforehand
             raise KeyboardInterrupt
         return plain(self, *batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Guesser, "forward", stopping)
+        patched.setattr(kind, "forward", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(**settings)
     train(resume=settings["out"], progress=False)
@@ -150,6 +152,18 @@ def test_convolutional_networks_learn_and_resume(
     assert Run.open(tuned.run).config["model"] == model
 
 
+def test_views_are_matched_and_resume(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = "pixpro[inner_dim=16,out_dim=8,momentum=0.5,instance_weight=0.5]"
+    settings = SMALL | {"data": data, "model": "resnet18_ibn_a", "set": RESNET, "method": method, "size": 64}
+    whole = train(**settings, out=tmp_path / "whole")
+    assert all(0 < row["val_loss"] < 12 for row in whole.curve)
+    # the two validation pictures of the first epoch go through it too
+    ours, theirs = cut(monkeypatch, settings | {"out": tmp_path / "cut"}, whole.run, steps=8, kind=ViewMatcher)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(ValueError, match="guesses no pictures"):
+        evaluate(whole.run)
+
+
 def test_an_evaluation_shows_what_was_guessed(run: Run, data: Path, tmp_path: Path) -> None:
     found = evaluate(run.path)
     last = run.metrics()[-1]
@@ -174,7 +188,7 @@ def test_a_backbone_by_itself_guesses_nothing(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": None}, "method = None is not possible: allowed is simmim, spark"),
+        ({"method": None}, "method = None is not possible: allowed is simmim, spark, pixpro for"),
         ({"method": "ewa"}, "method = 'ewa' is not possible"),
         (
             {"model": "pvt_v2_b0", "set": {}},

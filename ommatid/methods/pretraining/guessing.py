@@ -1,19 +1,17 @@
-"""Learners of what is hidden, all alike from outside: images and random numbers in, a loss out."""
+"""Learners that guess what is hidden: images and random numbers in, a loss out."""
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ommatid.methods.pretraining.learner import Errors, Learner
 from ommatid.methods.pretraining.masked_encoder import Maskable
 from ommatid.methods.pretraining.pixels import with_patch_statistics
 from ommatid.methods.pretraining.simmim import SimMIM, square_mask
 from ommatid.methods.pretraining.spark import PATCH, DensifyNorm, Network, SparK, active_patches, kept, patch_loss
-from ommatid.models.backbone import Backbone
 from ommatid.models.backbones.eva import EVA
 from ommatid.models.backbones.vit import ViT
 from ommatid.models.config import require
@@ -27,30 +25,11 @@ def noise_numbers(size: int) -> int:
     return max(size // FINEST, 1) ** 2
 
 
-class Errors(NamedTuple):
-    """Of each image (B,): how far off the guess is, and how far off an empty one would be."""
+class Guesser(Learner):
+    """Base of those that guess: image (B, 3, H, W), noise (B, N) from 0 to 1 -> loss ()."""
 
-    guessed: Tensor
-    empty: Tensor
-
-
-class Guesser(nn.Module):
-    """Base of learners: image (B, 3, H, W), noise (B, N) from 0 to 1 -> loss ().
-
-    Attributes:
-        network: the backbone that is trained.
-        no_decay: endings of the names of parameters that weight decay spares.
-    """
-
-    network: Backbone
-
-    @property
-    def no_decay(self) -> tuple[str, ...]:
-        return (*getattr(self.network, "no_decay", ()), "token")
-
-    def check_size(self, size: int) -> None:
-        """Raises ValueError for images of `size` pixels a side of which nothing can be hidden."""
-        raise NotImplementedError
+    def example(self, size: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(2, 3, size, size), torch.rand(2, noise_numbers(size))
 
     def hidden(self, image: Tensor, noise: Tensor) -> Tensor:
         """Which cells of a grid are hidden: booleans (B, h, w)."""
@@ -64,22 +43,21 @@ class Guesser(nn.Module):
         """The loss ()."""
         raise NotImplementedError
 
-    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+    def picture(self, guess: Tensor, image: Tensor) -> Tensor:
         """A guess as an image, both (B, 3, H, W)."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
-        hidden = self.hidden(image, noise)
-        return self.error(self.guess(image, hidden), image, hidden)
+    def forward(self, images: Tensor, drawn: Tensor) -> Tensor:
+        hidden = self.hidden(images, drawn)
+        return self.error(self.guess(images, hidden), images, hidden)
 
-    def errors(self, image: Tensor, noise: Tensor) -> Errors:
-        """The loss of each image by itself."""
-        hidden = self.hidden(image, noise)
-        guess = self.guess(image, hidden)
-        single = [slice(index, index + 1) for index in range(len(image))]
+    def errors(self, images: Tensor, drawn: Tensor) -> Errors:
+        hidden = self.hidden(images, drawn)
+        guess = self.guess(images, hidden)
+        single = [slice(index, index + 1) for index in range(len(images))]
 
         def each(answer: Tensor) -> Tensor:
-            return torch.stack([self.error(answer[one], image[one], hidden[one]).float() for one in single])
+            return torch.stack([self.error(answer[one], images[one], hidden[one]).float() for one in single])
 
         return Errors(each(guess), each(torch.zeros_like(guess)))
 
@@ -120,7 +98,7 @@ class SimMIMGuesser(Guesser):
     def error(self, guess: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
         return self.learner.loss_of(guess, image, hidden)
 
-    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+    def picture(self, guess: Tensor, image: Tensor) -> Tensor:
         return self.learner.like(guess, image)
 
 
@@ -154,7 +132,7 @@ class SparKGuesser(Guesser):
     def error(self, guess: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
         return patch_loss(guess, image, ~hidden)
 
-    def drawn(self, guess: Tensor, image: Tensor) -> Tensor:
+    def picture(self, guess: Tensor, image: Tensor) -> Tensor:
         return with_patch_statistics(guess, image, PATCH)
 
 
@@ -162,17 +140,3 @@ def suited_patch(size: int, stride: int) -> int:
     """Side of the squares to hide in images of `size` pixels: 32, or less where fewer than four would fit a side."""
     sides = (side for side in (32, 16, 8, 4) if side % stride == 0 and size % side == 0 and size >= 4 * side)
     return next(sides, stride * math.ceil(FINEST / stride))
-
-
-def ready(guesser: Guesser, size: int) -> Guesser:
-    """The same, without gradients for what the guess does not need, as a norm behind the last map.
-
-    Raises:
-        ValueError: nothing can be hidden in images of `size` pixels a side.
-    """
-    guesser.check_size(size)
-    tried = copy.deepcopy(guesser).train()
-    tried(torch.randn(2, 3, size, size), torch.rand(2, noise_numbers(size))).backward()
-    for (_, used), parameter in zip(tried.named_parameters(), guesser.parameters(), strict=True):
-        parameter.requires_grad_(used.grad is not None)
-    return guesser

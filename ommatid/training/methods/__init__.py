@@ -11,6 +11,7 @@ from ommatid.training.methods.adversarial import Adversarial
 from ommatid.training.methods.distill import Distillation
 from ommatid.training.methods.ewa import ExpertsAveraging
 from ommatid.training.methods.method import Method
+from ommatid.training.methods.pixpro import MatchingViews
 from ommatid.training.methods.progressive_shrinking import ProgressiveShrinking
 from ommatid.training.methods.simmim import HiddenSquares
 from ommatid.training.methods.spark import HiddenPatches
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     "progressive_shrinking": ProgressiveShrinking,
     "simmim": HiddenSquares,
     "spark": HiddenPatches,
+    "pixpro": MatchingViews,
 }
 
 __all__ = ["METHODS", "Method", "find_method", "quoted"]

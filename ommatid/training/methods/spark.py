@@ -11,8 +11,7 @@ from ommatid.models.backbones.convnext import ConvNeXt, ConvNeXtConfig
 from ommatid.models.backbones.ibn_net import IBNNet, IBNNetConfig
 from ommatid.models.config import PartConfig, require
 from ommatid.models.registry import find
-from ommatid.runs.trained import PRETRAINING
-from ommatid.training.methods.method import Method
+from ommatid.training.methods.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from ommatid.training.settings import Settings
@@ -22,7 +21,7 @@ STRIDE = 32
 
 
 @dataclass(frozen=True)
-class HiddenPatches(Method):
+class HiddenPatches(Unlabelled):
     """The backbone's maps stay empty where patches are hidden; a small network guesses those from its maps.
 
     mask_ratio: share of the patches of 32 pixels a side that are hidden. width: of the guessing network at its coarsest
@@ -33,22 +32,25 @@ class HiddenPatches(Method):
     width: int = 768
 
     def check(self, settings: Settings) -> None:
-        require(settings.task == PRETRAINING, "method", "spark", f"for pretraining, not {settings.task}")
+        super().check(settings)
         require(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
         require(self.width > 0 and self.width % STRIDE == 0, "width", self.width, f"a multiple of {STRIDE}")
         check_network(settings.model, find(settings.model)[1].replace(**settings.set))
 
     def begin(self, model: nn.Module, settings: Settings, *, pretrained: bool) -> nn.Module:
-        from ommatid.methods.pretraining.guessing import SparKGuesser, ready
+        from ommatid.methods.pretraining.guessing import SparKGuesser
+        from ommatid.methods.pretraining.learner import ready
 
         assert isinstance(model, ConvNeXt | IBNNet)
         assert settings.size is not None
         check_network(settings.model, model.config)
-        norm = "ln" if isinstance(model, ConvNeXt) else "bn"
-        return ready(SparKGuesser(model, mask_ratio=self.mask_ratio, width=self.width, norm=norm), settings.size)
-
-    def outcome(self, model: nn.Module) -> nn.Module:
-        return model.get_submodule("network")
+        guesser = SparKGuesser(
+            model,
+            mask_ratio=self.mask_ratio,
+            width=self.width,
+            norm="ln" if isinstance(model, ConvNeXt) else "bn",
+        )
+        return ready(guesser, settings.size)
 
 
 def check_network(name: str, config: PartConfig) -> None:

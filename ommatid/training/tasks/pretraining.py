@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ommatid.data import MEAN, STD, ImageData, Loader, eval_transform, train_transform
-from ommatid.data.unlabelled import make_noise_loader, open_unlabelled
+from ommatid.data import MEAN, STD, ImageData, Loader
+from ommatid.data.unlabelled import open_unlabelled
 from ommatid.measuring.measure import Measurement
-from ommatid.methods.pretraining.guessing import noise_numbers
 from ommatid.models.config import PartConfig, require
 from ommatid.models.registry import Family, find_classifier
 from ommatid.report.metric import PRETRAINED
 from ommatid.runs.trained import PRETRAINING, PretrainedFacts
 from ommatid.training.initial import answer_of
+from ommatid.training.methods import METHODS, find_method
+from ommatid.training.methods.unlabelled import Unlabelled
 from ommatid.training.recipes import Recipe
 from ommatid.training.tasks.task import undivided
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 SMALLEST, LARGEST = 64, 224
 """Sides of images, in pixels, between which a training's is chosen where none is named."""
-
-LEARNERS = ("simmim", "spark")
-"""Methods that learn without labels."""
 
 SMALL: dict[str, Any] = {"dims": [48, 96, 192, 384], "depths": [2, 2, 4, 2], "heads": [2, 4, 8, 16]}
 
@@ -64,8 +62,9 @@ class PretrainingTask:
                 )
         if settings.degrade is not None:
             raise ValueError(f"degrade = {settings.degrade!r} is not possible: it is for the task restoration alone")
-        named = (settings.method or "").partition("[")[0].strip()
-        require(named in LEARNERS, "method", settings.method, f"{', '.join(LEARNERS)} for {self.name}")
+        named = ", ".join(name for name, kind in METHODS.items() if issubclass(kind, Unlabelled))
+        learns = isinstance(find_method(settings.method), Unlabelled)
+        require(learns, "method", settings.method, f"{named} for {self.name}")
         require(settings.strategy != "fsdp", "strategy", "fsdp", f"auto or ddp for {self.name}")
         recipe, mixing = settings.recipe, ("mixup", "cutmix")
         for field, value in [(name, getattr(recipe.augmentation, name)) for name in mixing]:
@@ -94,14 +93,10 @@ class PretrainingTask:
         answer_of(model, (size, size))
 
     def train_loader(self, data: ImageData, settings: Settings, sharing: Sharing) -> Loader:
-        assert settings.size is not None
-        transform, numbers = train_transform(settings.recipe.augmentation, settings.size), noise_numbers(settings.size)
-        return make_noise_loader(data.train, transform, numbers, fixed=False, shuffle=True, drop_last=True, **sharing)
+        return _method(settings).loader(data.train, settings, train=True, shuffle=True, drop_last=True, **sharing)
 
     def val_loader(self, data: ImageData, settings: Settings, sharing: Sharing) -> Loader:
-        assert settings.size is not None
-        transform, numbers = eval_transform(settings.size), noise_numbers(settings.size)
-        return make_noise_loader(data.val, transform, numbers, fixed=True, shuffle=False, **sharing)
+        return _method(settings).loader(data.val, settings, train=False, shuffle=False, **sharing)
 
     def training(
         self, model: nn.Module, data: ImageData, settings: Settings, make_optimizer: MakeOptimizer
@@ -122,9 +117,15 @@ class PretrainingTask:
         return {}
 
     def tensors(self, batch: Batch) -> dict[str, Tensor]:
-        images, noise = batch
-        return {"images": images, "noise": noise}
+        images, drawn = batch
+        return {"images": images, "drawn": drawn}
 
     def drawn(self, batch: Batch) -> Tensor:
         mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-        return batch[0].float() * std + mean
+        return batch[0].float().flatten(0, -4) * std + mean
+
+
+def _method(settings: Settings) -> Unlabelled:
+    method = find_method(settings.method)
+    assert isinstance(method, Unlabelled)
+    return method

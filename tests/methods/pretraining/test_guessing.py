@@ -11,9 +11,9 @@ from ommatid.methods.pretraining.guessing import (
     SimMIMGuesser,
     SparKGuesser,
     noise_numbers,
-    ready,
     suited_patch,
 )
+from ommatid.methods.pretraining.learner import ready
 from ommatid.methods.pretraining.pixels import locally_normed, normed_patches, patchify
 
 SWIN = {"image_size": 64, "dims": (8, 16), "depths": (1, 1), "heads": (1, 2), "window_size": 4, "num_classes": 0}
@@ -32,11 +32,11 @@ def spark() -> Guesser:
 
 def test_a_perfect_guess_is_the_image() -> None:
     image = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(simmim().drawn(image, image), image)
-    torch.testing.assert_close(simmim(7).drawn(locally_normed(image, 7), image), image)
+    torch.testing.assert_close(simmim().picture(image, image), image)
+    torch.testing.assert_close(simmim(7).picture(locally_normed(image, 7), image), image)
     patches = normed_patches(patchify(image, 32)).unflatten(1, (2, 2)).unflatten(3, (32, 32, 3))
     normed = patches.permute(0, 5, 1, 3, 2, 4).reshape(2, 3, 64, 64)
-    torch.testing.assert_close(spark().drawn(normed, image), image)
+    torch.testing.assert_close(spark().picture(normed, image), image)
 
 
 @pytest.mark.parametrize("make", [simmim, spark])
@@ -44,8 +44,8 @@ def test_errors_of_single_images_have_the_loss_as_their_mean(make: type[Guesser]
     guesser = make().eval()
     image, noise = torch.rand(3, 3, 64, 64), torch.rand(3, noise_numbers(64))
     errors = guesser.errors(image, noise)
-    assert errors.guessed.shape == errors.empty.shape == (3,)
-    torch.testing.assert_close(errors.guessed.mean(), guesser(image, noise))
+    assert errors.found.shape == errors.empty.shape == (3,)
+    torch.testing.assert_close(errors.found.mean(), guesser(image, noise))
     assert 0 < guesser.hidden(image, noise).float().mean() < 1
 
 
