@@ -64,9 +64,10 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     with torch.autocast(u.device.type, enabled=False):
         inputs = [x.to(torch.promote_types(u.dtype, torch.float32)) for x in (u, delta, A, B, C, D)]
         signal, step, decay, write, read, direct = inputs
-        sequences = [F.pad(x, padding) if padding[-1] else x for x in (signal * step, step, write, read)]
+        sequences = (F.pad(x, padding) if padding[-1] else x for x in (signal * step, step, write, read))
+        entering, steps, writes, reads = sequences
         scan = _exported_scan if exporting else _Scan.apply
-        scanned = scan(decay.mT.contiguous(), *sequences, cut)[:, :, :length]
+        scanned = scan(decay.mT.contiguous(), entering, steps, writes, reads, cut)[:, :, :length]
         return torch.addcmul(scanned, direct[:, None], signal).to(u.dtype)
 
 
