@@ -117,7 +117,7 @@ def patience(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"not there in {seconds:.0f} s")
 
     signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, min(seconds, 1))  # again: what is computed may catch the first
     try:
         yield
     finally:
