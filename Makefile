@@ -10,7 +10,7 @@ demo: .venv/runtime
 	$(BIN)/ommatid compare digits --models pvt_v2_b0,shvit_s1,efficientvit_m2 --recipe quick --out runs/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
