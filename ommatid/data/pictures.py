@@ -23,7 +23,7 @@ from ommatid.data.picture_folder import INPUT, TARGET, list_pictures
 from ommatid.data.picture_samples import PictureSamples, stored_size
 from ommatid.data.read import read_records, try_each
 from ommatid.data.record import Listing, Record
-from ommatid.data.split import apply_split, split_records
+from ommatid.data.split import two_parts
 
 LEAST_SIDE = 32
 """In pixels, of the clean picture: there is nothing to learn from less, and SSIM looks through a window of 11."""
@@ -74,16 +74,7 @@ def open_pictures(
     Raises DataError, in one line that says what to do, for data that cannot be trained on; ValueError for `degrade`.
     """
     degradation, records, skipped, scale = _read(_list(spec), spec, degrade)
-    if split is not None:
-        records = apply_split(records, split)
-    elif all(record.split is None for record in records):
-        if len(records) < 2:
-            raise DataError(f"{spec} has one readable picture; add another, to judge by what was not trained on")
-        records = split_records(records, seed=seed, val_fraction=val_fraction)
-    parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
-    for part, members in parts.items():
-        if not members:
-            raise DataError(f"{spec}: the {part} part holds no readable picture; add some, or leave out its folder")
+    parts = two_parts(records, spec, seed=seed, val_fraction=val_fraction, split=split)
     crops = -(-PATCHES_PER_EPOCH // len(parts["train"]))
     train = PictureSamples(parts["train"], degradation, scale, skipped, crops=crops)
     val = PictureSamples(parts["val"], degradation, scale, skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ommatid.data.errors import DataError
@@ -32,6 +33,26 @@ def split_records(records: list[Record], *, seed: int, val_fraction: float) -> l
         names = [record.name for record in images]
         val.update(train_test_split(names, test_size=count, random_state=seed)[1])
     return [replace(record, split="val" if record.name in val else "train") for record in records]
+
+
+def two_parts(
+    records: list[Record], spec: str | Path, *, seed: int, val_fraction: float, split: dict[str, Any] | None
+) -> dict[str, list[Record]]:
+    """Pictures without labels by part, "train" and "val": as `split` says, as they came, or else at random.
+
+    Raises DataError where a part has no picture, and as of `split_records` and `apply_split`.
+    """
+    if split is not None:
+        records = apply_split(records, split)
+    elif all(record.split is None for record in records):
+        if len(records) < 2:
+            raise DataError(f"{spec} has one readable picture; add another, to judge by what was not trained on")
+        records = split_records(records, seed=seed, val_fraction=val_fraction)
+    parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
+    for part, members in parts.items():
+        if not members:
+            raise DataError(f"{spec}: the {part} part holds no readable picture; add some, or leave out its folder")
+    return parts
 
 
 def apply_split(records: list[Record], split: dict[str, Any]) -> list[Record]:

@@ -20,7 +20,7 @@ from ommatid.data.picture_folder import list_unpaired
 from ommatid.data.read import read_records
 from ommatid.data.record import Listing, Record
 from ommatid.data.samples import Samples
-from ommatid.data.split import apply_split, split_records
+from ommatid.data.split import two_parts
 
 NO_CLASSES = ("",)
 """All pictures are of one class without a name."""
@@ -38,16 +38,7 @@ def open_unlabelled(
     """
     listing = _list(spec)
     records, skipped, native_size = _read(listing, spec)
-    if split is not None:
-        records = apply_split(records, split)
-    elif all(record.split is None for record in records):
-        if len(records) < 2:
-            raise DataError(f"{spec} has one readable picture; add another, to judge by what was not trained on")
-        records = split_records(records, seed=seed, val_fraction=val_fraction)
-    parts = {part: [record for record in records if record.split == part] for part in ("train", "val")}
-    for part, members in parts.items():
-        if not members:
-            raise DataError(f"{spec}: the {part} part holds no readable picture; add some, or leave out its folder")
+    parts = two_parts(records, spec, seed=seed, val_fraction=val_fraction, split=split)
     train, val = (Samples(parts[part], NO_CLASSES, skipped) for part in ("train", "val"))
     return ImageData(str(spec), NO_CLASSES, train, val, skipped, native_size, listing.may_flip)
 

@@ -152,6 +152,10 @@ MASKED_ATTENTION_NAMES = [
     (_LAYERS + r"self_attention_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.1."),
     (_LAYERS + r"ffn_layers\.(\d+)\.linear(\d)\.", r"queries.blocks.\1.mlp.fc\2."),
     (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.norms.2."),
+]
+
+# What such queries answer from, and what they know of levels and of themselves: the same.
+MASK_QUERY_NAMES = [
     (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
     (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
     (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{2 * int(match[1])}."),

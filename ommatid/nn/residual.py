@@ -43,7 +43,7 @@ class Residual(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
-        return self.add(x, self.inner(self.norm(x), *context))
+        return self.shortcut(x) + self.branch(x, *context)
 
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
         """What `forward` gives, where `inner` has been applied to the norm already."""

@@ -15,7 +15,7 @@ from ommatid.models.config import PartConfig, require, require_divisible, requir
 from ommatid.models.decoders.deformable_pixels import GROUPS, DeformablePixels
 from ommatid.models.decoders.masked_attention import MaskedAttentionDecoder, Prediction
 from ommatid.models.model import Model
-from ommatid.models.names import DEFORMABLE_NAMES, MASKED_ATTENTION_NAMES
+from ommatid.models.names import DEFORMABLE_NAMES, MASK_QUERY_NAMES, MASKED_ATTENTION_NAMES
 from ommatid.models.registry import register
 
 
@@ -155,6 +155,7 @@ REFERENCE_NAMES = [
     (r"^pixel_decoder\.mask_features\.", "pixels.mask_features."),
     *DEFORMABLE_NAMES,
     *MASKED_ATTENTION_NAMES,
+    *MASK_QUERY_NAMES,
     (r"^predictor\.query_feat\.weight$", "queries.query"),
 ]
 

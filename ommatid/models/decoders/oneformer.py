@@ -20,7 +20,7 @@ from ommatid.models.decoders.pem import numbered_predictions
 from ommatid.models.decoders.task_queries import TaskQueries, with_task
 from ommatid.models.decoders.text_contrast import HEAD_DIM, TextEncoder, set_contrast
 from ommatid.models.model import Model
-from ommatid.models.names import MASKED_ATTENTION_NAMES
+from ommatid.models.names import MASK_QUERY_NAMES, MASKED_ATTENTION_NAMES
 from ommatid.models.procedure import Procedure
 from ommatid.models.registry import register, register_part
 
@@ -199,6 +199,7 @@ REFERENCE_NAMES = [
     (r"^(start\..*)linear(\d)\.", r"\1mlp.inner.inner.fc\2."),
     (r"^predictor\.class_input_proj\.", "start.project."),
     *MASKED_ATTENTION_NAMES,
+    *MASK_QUERY_NAMES,
     (r"^text_encoder\.token_embedding\.", "encoder.words."),
     (r"^text_encoder\.positional_embedding$", "encoder.position"),
     (r"^text_encoder\.ln_final\.", "encoder.norm."),

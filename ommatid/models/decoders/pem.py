@@ -15,6 +15,7 @@ from ommatid.models.decoders.masked_attention import Prediction
 from ommatid.models.decoders.modulated_pixels import ModulatedPixels
 from ommatid.models.decoders.prototype_queries import PrototypeDecoder
 from ommatid.models.model import Model
+from ommatid.models.names import MASK_QUERY_NAMES
 from ommatid.models.registry import register
 
 
@@ -147,11 +148,6 @@ REFERENCE_NAMES = [
     (_LAYERS + r"ffn_layers\.(\d+)\.norm\.", r"queries.blocks.\1.mlp.norm."),
     (r"\.in_proj_(weight|bias)$", r".qkv.\1"),
     (r"\.out_proj\.", ".proj."),
-    (r"^predictor\.decoder_norm\.", "queries.heads.norm."),
-    (r"^predictor\.class_embed\.", "queries.heads.class_embed."),
-    (r"^predictor\.mask_embed\.layers\.(\d)\.", lambda match: f"queries.heads.mask_embed.{2 * int(match[1])}."),
+    *MASK_QUERY_NAMES,
     (r"^predictor\.query_feat\.weight$", "queries.query"),
-    (r"^predictor\.query_embed\.weight$", "queries.position"),
-    (r"^predictor\.level_embed\.weight$", "queries.level"),
-    (r"^predictor\.input_proj\.", "queries.projections."),
 ]
